@@ -83,8 +83,15 @@ def integers(
 
 
 def normal(seeds: Int[Tensor, " batch"], name: str, count: int = 1) -> Float[Tensor, "batch count"]:
-    """`count` standard normal draws for each seed, by Box and Muller's transform."""
-    bits = _bits(seeds, name, 2 * count)
-    radius = (_shift(bits[:, :count], 40).to(torch.float32) + 1) * 2.0**-24
-    angle = _shift(bits[:, count:], 40).to(torch.float32) * 2.0**-24
-    return torch.sqrt(-2 * torch.log(radius)) * torch.cos(2 * math.pi * angle)
+    """`count` standard normal draws for each seed, by Box and Muller's transform, which gives them in pairs.
+
+    The first draws are the same however many are asked for, so noise drawn for a padded batch is the noise of each item.
+
+    >>> torch.equal(normal(torch.tensor([7]), "noise", 5)[:, :3], normal(torch.tensor([7]), "noise", 3))
+    True
+    """
+    bits = _shift(_bits(seeds, name, count + count % 2), 40).to(torch.float32) * 2.0**-24
+    radius = torch.sqrt(-2 * torch.log(bits[:, 0::2] + 2.0**-24))
+    angle = 2 * math.pi * bits[:, 1::2]
+    pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+    return pairs.flatten(1)[:, :count]
