@@ -14,7 +14,7 @@ from jaxtyping import install_import_hook
 torch.set_num_threads(1)
 # Public tensor arguments are checked here and nowhere else: a call costs nothing outside the tests. Modules that were
 # imported before this line (none of ours) would go unchecked.
-install_import_hook("sonorant", "beartype.beartype")
+install_import_hook("sonorant", "shapechecker.check")
 
 
 @pytest.fixture(scope="session")

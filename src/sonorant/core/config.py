@@ -91,7 +91,7 @@ def content_hash(*values: Any) -> str:
 # --- plain → dataclass ----------------------------------------------------------------------------------------------
 
 
-def from_plain(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
+def from_plain(cls: type[C], values: Any, where: str = "") -> C:
     """Builds a configuration from plain values; fields that are not given keep their defaults.
 
     Args:
@@ -176,7 +176,7 @@ def load_config(cls: type[C], path: str | Path) -> C:
     """
     path = Path(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506  a SafeLoader
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

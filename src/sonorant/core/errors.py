@@ -3,7 +3,15 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "MissingPackage", "SonorantError", "TrainingError", "unknown_name"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "MissingPackage",
+    "SonorantError",
+    "TrainingError",
+    "unknown_name",
+]
 
 
 class SonorantError(Exception):

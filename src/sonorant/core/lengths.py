@@ -44,7 +44,7 @@ def zero_padding(values: Shaped[Tensor, "batch time *rest"], lengths: Int[Tensor
     return values * mask.view(*mask.shape, *[1] * (values.dim() - 2)).to(values.dtype)
 
 
-def pad(items: Sequence[Shaped[Tensor, "time *rest"]], value: float = 0) -> tuple[Tensor, Tensor]:
+def pad(items: Sequence[Shaped[Tensor, "_ *rest"]], value: float = 0) -> tuple[Tensor, Tensor]:
     """Items of unequal length as one tensor `(batch, time, …)`, and their lengths.
 
     >>> padded, lengths = pad([torch.ones(1), torch.ones(2)])

@@ -6,7 +6,7 @@ Lengths are integers in steps of the tensor's own time axis. Times are in second
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,10 +22,13 @@ def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
     return value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
 
 
+Moved = TypeVar("Moved", bound="_OnDevice")
+
+
 class _OnDevice:
     """`to(device)` for frozen dataclasses of tensors."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self: Moved, device: torch.device | str, non_blocking: bool = False) -> Moved:
         """The same value with every tensor on `device`."""
         moved = {f.name: _moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}  # type: ignore[arg-type]
         if "labels" in moved:

@@ -1,0 +1,1 @@
+"""Level 0: types, lengths, configurations, checkpoints, seeds, errors. Knows nothing of speech."""
