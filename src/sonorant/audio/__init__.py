@@ -1,0 +1,1 @@
+"""Waveforms in, tensors out: reading, resampling, filters, spectra, features, augmentation."""

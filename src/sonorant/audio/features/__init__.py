@@ -1,0 +1,1 @@
+"""Spectral features: one frame extractor, and a function with its module for each kind."""
