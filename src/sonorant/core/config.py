@@ -104,7 +104,7 @@ def from_plain(cls: type[C], values: Any, where: str = "") -> C:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or cls.__name__} must be a mapping of fields, got {values!r}")
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     for key in values:
         if key not in hints:
             place = f" in '{where}'" if where else ""
@@ -133,7 +133,7 @@ def override(config: C, values: Dotted) -> C:
     tree: dict[str, Any] = {}
     for dotted, text in values.items():
         names = dotted.replace("-", "_").split(".")
-        cls = _owner(type(config), names, dotted)
+        cls: Any = _owner(type(config), names, dotted)
         node = tree
         for name in names[:-1]:
             node = node.setdefault(name, {})
@@ -232,13 +232,13 @@ def describe(config: Any, where: str = "") -> Iterator[FieldInfo]:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls)}
 
 
 @cache
-def _field_docs(cls: type) -> dict[str, str]:
+def _field_docs(cls: Any) -> dict[str, str]:
     """The string written under each field; inherited fields too."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):

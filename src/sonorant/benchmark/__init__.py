@@ -1,0 +1,1 @@
+"""Level 6: workspaces with resumable stages, claims and their proof, cost, reports."""
