@@ -1,0 +1,1 @@
+"""Text: normalisation, tokenisers, lexicons. Strings in, integers out; no tensors."""
