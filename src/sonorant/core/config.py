@@ -25,6 +25,7 @@ from sonorant.core.files import atomic_write
 
 __all__ = [
     "FieldInfo", "at_least", "content_hash", "describe", "differences", "from_plain", "load_config", "one_of", "override",
+    "read_plain",
     "save_config", "to_plain", "within",
 ]  # fmt: skip
 
@@ -168,11 +169,11 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def load_config(cls: type[C], path: str | Path) -> C:
-    """Reads a configuration from a .yaml, .yml or .json file.
+def read_plain(path: str | Path) -> Any:
+    """The plain values of a .yaml, .yml or .json file.
 
     Raises:
-        ConfigError: no such file, not plain YAML (tags build objects and are refused), or not a valid configuration.
+        ConfigError: no such file, a key given twice, or not plain YAML (tags build objects and are refused).
     """
     path = Path(path)
     try:
@@ -183,8 +184,18 @@ def load_config(cls: type[C], path: str | Path) -> C:
         raise ConfigError(f"{path} is not plain YAML or JSON: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    return {} if values is None else values
+
+
+def load_config(cls: type[C], path: str | Path, base: C | None = None) -> C:
+    """Reads a configuration from a file; what it leaves out comes from `base`, or from the defaults.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not a valid configuration.
+    """
+    values = read_plain(path)
     try:
-        return from_plain(cls, values if values is not None else {})
+        return from_plain(cls, values if base is None else _merged(to_plain(base), values))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -1,0 +1,55 @@
+"""All recipes: name → module. Importing this file imports none of them.
+
+A recipe is a module with `CARD`, a frozen `Config`, `PRESETS` (name → function that makes a configuration), `CLAIMS` and
+`run(config, work) -> list[Score]`; scores bear names `arm/metric`.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from sonorant.benchmark.claims import Card, Claim
+from sonorant.benchmark.workspace import Workspace
+from sonorant.core.errors import ConfigError, unknown_name
+from sonorant.core.types import Score
+
+__all__ = ["RECIPES", "Recipe", "load_recipe", "preset"]
+
+RECIPES: dict[str, str] = {
+    "conformer_ctc": "sonorant.recipes.asr.conformer_ctc",
+    "deepspeech": "sonorant.recipes.asr.deepspeech",
+}
+
+
+class Recipe(Protocol):
+    """What a recipe's module holds."""
+
+    CARD: Card
+    Config: type
+    PRESETS: Mapping[str, Callable[[], Any]]
+    CLAIMS: Sequence[Claim]
+
+    def run(self, config: Any, work: Workspace) -> list[Score]: ...
+
+
+def load_recipe(name: str) -> Recipe:
+    """The module of a recipe.
+
+    Raises:
+        ConfigError: unknown name, with the nearest one and the list.
+    """
+    key = name.replace("-", "_")
+    if key not in RECIPES:
+        raise ConfigError(unknown_name("recipe", name, RECIPES))
+    return cast(Recipe, importlib.import_module(RECIPES[key]))
+
+
+def preset(recipe: Recipe, name: str) -> Any:
+    """The configuration of a preset.
+
+    Raises:
+        ConfigError: unknown name, with the nearest one and the list.
+    """
+    if name not in recipe.PRESETS:
+        raise ConfigError(unknown_name(f"preset of {recipe.CARD.title}", name, recipe.PRESETS))
+    return recipe.PRESETS[name]()
