@@ -1,0 +1,1 @@
+"""Searches over scores: greedy, beam, alignment, rescoring."""

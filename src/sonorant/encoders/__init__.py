@@ -1,0 +1,1 @@
+"""Encoders: features in, `Features` out; one file a family."""

@@ -1,0 +1,1 @@
+"""Losses: tensors in, a `Loss` of sums out."""

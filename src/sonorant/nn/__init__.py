@@ -1,0 +1,1 @@
+"""Building blocks of networks: batch-invariant by construction, lengths in, masks inside."""

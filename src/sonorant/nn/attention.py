@@ -1,0 +1,119 @@
+"""Multi-head attention over padded batches, with no, rotary, Transformer-XL or Shaw positions.
+
+The mask is boolean, True where a query may look (`nn.masking.attention_mask`), made once for all layers, and so is the
+table of positions (`position_table`). Without relative positions torch's fused kernel does the work; with them the scores
+are made here, because no fused kernel takes a bias that has a gradient.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sonorant.core.errors import ConfigError, unknown_name
+from sonorant.nn.dropout import dropout
+from sonorant.nn.position import RelativeBias, ShawBias, relative_table, rotary_table, rotate
+from sonorant.nn.streaming import trim
+
+__all__ = ["Attention", "Position", "position_table"]
+
+Position = Literal["none", "rotary", "relative", "shaw"]
+
+
+def position_table(
+    position: str, dim: int, num_heads: int, num_queries: int, num_keys: int, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """What `Attention` with this kind of position needs to know of distances; the same for all layers."""
+    if position == "rotary":
+        return rotary_table(num_keys, dim // num_heads, device)
+    if position == "relative":
+        return relative_table(num_queries, num_keys, dim, device)
+    return None
+
+
+class Attention(nn.Module):
+    """Self-attention (arXiv:1706.03762, section 3.2.2).
+
+    Args:
+        dim: width, divided among the heads.
+        num_heads: must divide `dim`.
+        dropout: on the attention weights, while training.
+        position: "none", "rotary" (arXiv:2104.09864), "relative" (arXiv:1901.02860, as in the Conformer) or "shaw"
+            (arXiv:1803.02155).
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, position: Position = "none") -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ConfigError(f"num_heads must divide dim, got num_heads={num_heads} and dim={dim}")
+        if position not in get_args(Position):
+            raise ConfigError(unknown_name("position", position, get_args(Position)))
+        self.num_heads, self.dropout, self.position = num_heads, dropout, position
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+        self.relative = RelativeBias(dim, num_heads) if position == "relative" else None
+        self.shaw = ShawBias(dim // num_heads) if position == "shaw" else None
+
+    def forward(
+        self,
+        values: Float[Tensor, "batch frame dim"],
+        mask: Bool[Tensor, "#batch 1 #frame frame"] | None = None,
+        table: Tensor | None = None,
+    ) -> Float[Tensor, "batch frame dim"]:
+        """Frames attend to the frames where `mask (batch, 1, query or 1, key)` is True.
+
+        Args:
+            values: frames; what stands in the padding must be finite.
+            mask: everything may be seen where None.
+            table: of `position_table`; made here where None.
+        """
+        query, key, value = self._heads(values)
+        return self._merge(self._attend(query, key, value, mask, table))
+
+    def step(
+        self, values: Float[Tensor, "batch frame dim"], key: Tensor, value: Tensor, left_frames: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One chunk that sees itself and the cached past `(batch, head, past, headdim)`.
+
+        Returns:
+            frames, and the keys and values to be cached: the last `left_frames` (all where None).
+        """
+        query, new_key, new_value = self._heads(values)
+        key, value = torch.cat([key, new_key], dim=2), torch.cat([value, new_value], dim=2)
+        frames = self._merge(self._attend(query, key, value, None, None))
+        return frames, trim(key, left_frames, 2), trim(value, left_frames, 2)
+
+    def _heads(self, values: Tensor) -> tuple[Tensor, ...]:
+        split = self.query_key_value(values).unflatten(-1, (3, self.num_heads, -1))
+        return split.permute(2, 0, 3, 1, 4).unbind(0)  # three of (batch, head, frame, headdim)
+
+    def _merge(self, heads: Tensor) -> Tensor:
+        return self.output(heads.transpose(1, 2).flatten(2))
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, table: Tensor | None
+    ) -> Float[Tensor, "batch head query headdim"]:
+        if table is None:
+            dim, sizes = self.output.in_features, (query.shape[2], key.shape[2])
+            table = position_table(self.position, dim, self.num_heads, *sizes, device=query.device)
+        bias = None
+        if self.position == "rotary" and table is not None:
+            query, key = rotate(query, table), rotate(key, table)
+        query = query * query.shape[-1] ** -0.5
+        if self.relative is not None and table is not None:
+            # The biases stand beside the unscaled query in the paper, so they are scaled here like it.
+            scale = query.shape[-1] ** -0.5
+            bias = self.relative(query, key.shape[2], table, scale)
+            query = query + self.relative.content_bias * scale
+        if self.shaw is not None:
+            bias = self.shaw(query, key.shape[2])
+        prob = self.dropout if self.training else 0.0
+        if bias is None and (prob == 0 or query.device.type != "cpu"):
+            return nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=prob, scale=1.0)
+        scores = query @ key.transpose(-1, -2)
+        if bias is not None:
+            scores = scores + bias
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return dropout(scores.softmax(-1), prob) @ value

@@ -1,0 +1,129 @@
+"""The Conformer block: half a feed-forward, attention, a convolution, the other half (arXiv:2005.08100, section 2)."""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from sonorant.core.errors import ConfigError
+from sonorant.nn.attention import Attention, Position
+from sonorant.nn.convolution import DepthwiseConv
+from sonorant.nn.dropout import Dropout
+from sonorant.nn.norm import build_norm
+from sonorant.nn.streaming import LayerCache
+
+__all__ = ["ConformerBlock", "ConvolutionModule", "feed_forward"]
+
+
+def feed_forward(dim: int, ffn_dim: int, dropout: float) -> nn.Sequential:
+    """Norm, expansion, Swish, contraction (section 2.3); dropout after both products."""
+    return nn.Sequential(
+        nn.LayerNorm(dim),
+        nn.Linear(dim, ffn_dim),
+        nn.SiLU(),
+        Dropout(dropout),
+        nn.Linear(ffn_dim, dim),
+        Dropout(dropout),
+    )
+
+
+class ConvolutionModule(nn.Module):
+    """Gated pointwise, depthwise, norm, Swish, pointwise (section 2.2).
+
+    Args:
+        dim: width.
+        kernel_size: odd, frames that the depthwise convolution sees.
+        dropout: on the output.
+        norm: between depthwise and Swish, a name in `nn.norm.NORMS`; the paper's is "batch".
+        causal: the convolution looks back only.
+    """
+
+    def __init__(self, dim: int, kernel_size: int, dropout: float, norm: str = "layer", causal: bool = False) -> None:
+        super().__init__()
+        if causal and norm in ("group", "instance"):
+            raise ConfigError(f"norm={norm!r} looks at a whole item and cannot be causal; take layer, rms or batch")
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, 2 * dim)
+        self.depthwise = DepthwiseConv(dim, kernel_size, causal)
+        self.inner_norm = build_norm(norm, dim)
+        self.contract = nn.Linear(dim, dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch frame dim"]:
+        gated = nn.functional.glu(self.expand(self.norm(values)), dim=-1)
+        mixed = self.inner_norm(self.depthwise(gated, lengths), lengths)
+        return self.dropout(self.contract(nn.functional.silu(mixed)))
+
+    def step(self, values: Tensor, past: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """One chunk after the `past` of the causal convolution; returns the output and the new past."""
+        gated = nn.functional.glu(self.expand(self.norm(values)), dim=-1)
+        mixed, past = self.depthwise.step(gated, past)
+        return self.dropout(self.contract(nn.functional.silu(self.inner_norm(mixed, lengths)))), past
+
+
+class ConformerBlock(nn.Module):
+    """One block (equation 1): ½ FFN, attention, convolution, ½ FFN, norm, with residuals.
+
+    Args:
+        dim: width.
+        num_heads: heads of the attention.
+        ffn_dim: inner width of the feed-forwards.
+        kernel_size: of the depthwise convolution, odd.
+        dropout: everywhere.
+        position: kind of position in the attention.
+        norm: inside the convolution module.
+        causal: the convolution looks back only.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        kernel_size: int = 31,
+        dropout: float = 0.1,
+        position: Position = "relative",
+        norm: str = "layer",
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.first_ffn = feed_forward(dim, ffn_dim, dropout)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, num_heads, dropout, position)
+        self.dropout = Dropout(dropout)
+        self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm, causal)
+        self.second_ffn = feed_forward(dim, ffn_dim, dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        values: Float[Tensor, "batch frame dim"],
+        lengths: Int[Tensor, " batch"],
+        mask: Bool[Tensor, "batch 1 #frame frame"],
+        table: Tensor | None = None,
+    ) -> Float[Tensor, "batch frame dim"]:
+        values = values + 0.5 * self.first_ffn(values)
+        values = values + self.dropout(self.attention(self.attention_norm(values), mask, table))
+        values = values + self.convolution(values, lengths)
+        values = values + 0.5 * self.second_ffn(values)
+        return self.norm(values)
+
+    def empty_cache(self, batch: int, like: Tensor) -> LayerCache:
+        """The cache before the first chunk, with the device and type of `like`."""
+        head_dim = self.attention.output.in_features // self.attention.num_heads
+        heads = like.new_zeros(batch, self.attention.num_heads, 0, head_dim)
+        return LayerCache(
+            heads, heads, like.new_zeros(batch, self.convolution.depthwise.left, self.norm.weight.numel())
+        )
+
+    def step(
+        self, values: Float[Tensor, "batch frame dim"], lengths: Tensor, cache: LayerCache, left_frames: int | None
+    ) -> tuple[Tensor, LayerCache]:
+        """One chunk; sees itself, `left_frames` cached frames, and the past of the causal convolution."""
+        values = values + 0.5 * self.first_ffn(values)
+        seen, key, value = self.attention.step(self.attention_norm(values), cache.key, cache.value, left_frames)
+        values = values + self.dropout(seen)
+        mixed, past = self.convolution.step(values, cache.conv, lengths)
+        values = values + mixed
+        values = values + 0.5 * self.second_ffn(values)
+        return self.norm(values), LayerCache(key, value, past)

@@ -1,0 +1,152 @@
+"""Where a frame stands: sinusoids, rotations, relative distances, a convolution.
+
+Tables (`sinusoids`, `rotary_table`, `relative_table`) are functions of the number of frames alone; an encoder computes one
+at the top of its forward and hands it to every layer. In attention over a cache the queries are the *last* frames of the
+keys, which is all that the functions need to know.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sonorant.core.errors import ConfigError
+from sonorant.nn.masking import mask_values
+
+__all__ = [
+    "ConvolutionalPosition", "RelativeBias", "ShawBias", "SinusoidalPosition", "relative_table", "rotary_table", "rotate",
+    "sinusoids",
+]  # fmt: skip
+
+
+def sinusoids(positions: Tensor, dim: int, base: float = 10_000.0) -> Float[Tensor, "frame dim"]:
+    """Sines in the first half of `dim`, cosines in the second (arXiv:1706.03762, section 3.5, halves instead of pairs)."""
+    if dim % 2:
+        raise ConfigError(f"sinusoids need an even dim, got {dim}")
+    steps = torch.arange(dim // 2, device=positions.device, dtype=torch.float32)
+    angles = positions.to(torch.float32)[:, None] * torch.exp(steps * (-2.0 / dim) * torch.log(torch.tensor(base)))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class SinusoidalPosition(nn.Module):
+    """Adds sinusoids of the absolute position; `offset` is the position of the first frame."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, values: Float[Tensor, "batch frame dim"], offset: int = 0) -> Float[Tensor, "batch frame dim"]:
+        positions = torch.arange(values.shape[1], device=values.device) + offset
+        return values + sinusoids(positions, self.dim).to(values.dtype)
+
+
+def rotary_table(num_frames: int, dim: int, device: torch.device | str = "cpu") -> Float[Tensor, "2 frame half"]:
+    """Cosines and sines of the angles that rotary positions turn by (arXiv:2104.09864, equation 15)."""
+    table = sinusoids(torch.arange(num_frames, device=device), dim)
+    return torch.stack([table[:, dim // 2 :], table[:, : dim // 2]])
+
+
+def rotate(values: Float[Tensor, "batch head frame dim"], table: Float[Tensor, "2 key half"]) -> Tensor:
+    """Turns each pair (d, d + dim/2) by its frame's angle; the frames are the last ones of the table.
+
+    Scores between rotated vectors depend on the distance alone (equation 16), so any common offset may be left out.
+    """
+    cos, sin = table[:, table.shape[1] - values.shape[2] :].to(values.dtype)
+    first, second = values.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+def relative_table(
+    num_queries: int, num_keys: int, dim: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "distance dim"]:
+    """Sinusoids of the distances query − key, from `num_keys` down to `1 − num_queries`."""
+    return sinusoids(torch.arange(num_keys, -num_queries, -1, device=device), dim)
+
+
+class RelativeBias(nn.Module):
+    """What Transformer-XL adds to the scores for the distance (arXiv:1901.02860, section 3.3, terms b and d).
+
+    Args:
+        dim: width of the model, divided among the heads.
+        num_heads: heads.
+
+    The content bias `u` is added to the queries by the attention, so that term c comes with term a in one product.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.project = nn.Linear(dim, dim, bias=False)
+        self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, dim // num_heads))
+        self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, dim // num_heads))
+        nn.init.xavier_uniform_(self.content_bias)
+        nn.init.xavier_uniform_(self.position_bias)
+
+    def forward(
+        self,
+        query: Float[Tensor, "batch head query headdim"],
+        num_keys: int,
+        table: Float[Tensor, "distance dim"],
+        scale: float = 1.0,
+    ) -> Float[Tensor, "batch head query key"]:
+        """Scores of each pair by its distance; `query` is already multiplied by `scale`, and the bias is here."""
+        num_queries = query.shape[2]
+        keys = self.project(table.to(query.dtype)).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
+        scores = (query + self.position_bias * scale) @ keys  # (batch, head, query, distance)
+        # Column c of row i is the distance num_keys − c, and key j is at distance num_keys − num_queries + i − j: row i
+        # starts at column num_queries − i. Read as one long row, with rows one shorter, the diagonals become columns.
+        flat = scores.flatten(-2)[..., num_queries:]
+        return flat.unflatten(-1, (num_queries, num_queries + num_keys - 1))[..., :num_keys]
+
+
+class ShawBias(nn.Module):
+    """A learned vector for each clipped distance, scored against the query (arXiv:1803.02155, equation 5, keys only).
+
+    Args:
+        head_dim: width of one head.
+        max_distance: distances beyond it share one vector on each side.
+    """
+
+    def __init__(self, head_dim: int, max_distance: int = 64) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.table = nn.Parameter(torch.randn(2 * max_distance + 1, head_dim) * head_dim**-0.5)
+
+    def forward(
+        self, query: Float[Tensor, "batch head query headdim"], num_keys: int
+    ) -> Float[Tensor, "batch head query key"]:
+        scores = query @ self.table.t()  # (batch, head, query, distance)
+        index = self.distances(query.shape[2], num_keys, query.device)
+        return torch.gather(scores, -1, index.expand(*scores.shape[:2], -1, -1))
+
+    def distances(self, num_queries: int, num_keys: int, device: torch.device) -> Int[Tensor, "query key"]:
+        """Row of the table for each pair; the queries are the last of the keys."""
+        keys = torch.arange(num_keys, device=device)
+        queries = torch.arange(num_queries, device=device) + (num_keys - num_queries)
+        distance = queries[:, None] - keys[None, :]
+        return distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
+
+
+class ConvolutionalPosition(nn.Module):
+    """Adds GELU of a wide grouped convolution with weight norm, as wav2vec 2.0 does (arXiv:2006.11477, section 2).
+
+    Args:
+        dim: channels.
+        kernel_size: frames that the convolution sees (128 in the paper); an even kernel drops its last output.
+        num_groups: groups of channels (16 in the paper).
+    """
+
+    def __init__(self, dim: int, kernel_size: int = 128, num_groups: int = 16) -> None:
+        super().__init__()
+        if dim % num_groups:
+            raise ConfigError(f"num_groups must divide dim, got num_groups={num_groups} and dim={dim}")
+        conv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=num_groups)
+        nn.init.normal_(conv.weight, std=(4.0 / (kernel_size * dim)) ** 0.5)
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+
+    def forward(
+        self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch frame dim"]:
+        masked = mask_values(values, lengths)
+        positions = self.conv(masked.transpose(1, 2)).transpose(1, 2)[:, : values.shape[1]]
+        return values + nn.functional.gelu(positions)
