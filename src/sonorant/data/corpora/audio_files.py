@@ -19,7 +19,27 @@ __all__ = ["AUDIO_SUFFIXES", "Header", "alignment", "find_audio", "read_header",
            "whole_file_cut"]  # fmt: skip
 
 AUDIO_SUFFIXES = frozenset(
-    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist", ".aif", ".aiff", ".au", ".w64", ".caf", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka"]
+    [
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".sph",
+        ".nist",
+        ".aif",
+        ".aiff",
+        ".au",
+        ".w64",
+        ".caf",
+        ".m4a",
+        ".mp4",
+        ".aac",
+        ".webm",
+        ".mkv",
+        ".mka",
+    ]
 )
 _SPLIT = re.compile(r"(train|training|dev|development|val|valid|validation|test|eval)(\d*([-_. ].*)?)$", re.IGNORECASE)
 

@@ -1,7 +1,8 @@
 """Packs: a folder with `manifest.jsonl` (one JSON object a line) and the audio it names.
 
-Every line has `id`, `audio` (path inside the pack), `duration` in seconds, `sample_rate` in Hz, `text`, `language`, `speaker`,
-`split`; unknown values are null. What else a line holds is kept in the supervision's `custom` (`corpus.extra` finds it).
+Every line has `id`, `audio` (path inside the pack), `duration` in seconds, `sample_rate` in Hz, `text`, `language`,
+`speaker`, `split`; unknown values are null. What else a line holds is kept in the supervision's `custom`
+(`corpus.extra` finds it).
 """
 
 import json
@@ -178,7 +179,7 @@ def _card(folder: Path, lines: list[dict[str, Any]], field: str) -> Card:
         r"^[-*]?\s*(?:Sources?[^:\n]*and )?licen[cs]es?\b[^:\n]*:\s*(.+(?:\n[ \t]+\S.*)*)", text, re.I | re.M
     )
     own = sorted({str(line["licence"]) for line in lines if line.get("licence")})
-    licence = "; ".join(own) if own else " ".join(found[1].split()) if found else ""
+    licence = "; ".join(own) if own else " ".join(found[1].split()).rstrip(".") if found else ""
     commit = re.search(r"\bat ([0-9a-f]{40})\b", text)
     title = re.search(r"^# (.+)$", text, re.M)
     notes = [title[1].strip()] if title else []

@@ -1,7 +1,7 @@
 """TIMIT and what is laid out like it: audio (NIST sphere or any other) with `.TXT`, `.WRD` and `.PHN` files of one name.
 
-Times in those files are sample offsets. In TIMIT itself the path is SPLIT/DIALECT/SPEAKER/SENTENCE.WAV; a flat folder, such as
-the free sample LDC93S1, gives one split "all". Garofolo et al., LDC93S1, 1993.
+Times in those files are sample offsets. In TIMIT itself the path is SPLIT/DIALECT/SPEAKER/SENTENCE.WAV; a flat folder, such
+as the free sample LDC93S1, gives one split "all". Garofolo et al., LDC93S1, 1993.
 """
 
 import re
@@ -20,7 +20,32 @@ __all__ = ["CORE_TEST_SPEAKERS", "read_timit", "roots"]
 
 # The 24 speakers of the core test set, two men and one woman of each dialect region (TIMIT's own TESTSET.DOC).
 CORE_TEST_SPEAKERS = frozenset(
-    ["MDAB0", "MWBT0", "FELC0", "MTAS1", "MWEW0", "FPAS0", "MJMP0", "MLNT0", "FPKT0", "MLLL0", "MTLS0", "FJLM0", "MBPM0", "MKLT0", "FNLP0", "MCMJ0", "MJDH0", "FMGD0", "MGRT0", "MNJM0", "FDHC0", "MJLN0", "MPAM0", "FMLD0"]
+    [
+        "MDAB0",
+        "MWBT0",
+        "FELC0",
+        "MTAS1",
+        "MWEW0",
+        "FPAS0",
+        "MJMP0",
+        "MLNT0",
+        "FPKT0",
+        "MLLL0",
+        "MTLS0",
+        "FJLM0",
+        "MBPM0",
+        "MKLT0",
+        "FNLP0",
+        "MCMJ0",
+        "MJDH0",
+        "FMGD0",
+        "MGRT0",
+        "MNJM0",
+        "FDHC0",
+        "MJLN0",
+        "MPAM0",
+        "FMLD0",
+    ]
 )
 _DIALECT = re.compile(r"DR[1-8]$", re.IGNORECASE)
 _SPEAKER = re.compile(r"[FM][A-Z]{3}\d$", re.IGNORECASE)
@@ -98,8 +123,7 @@ def _cut(path: Path, header: Header, id: str, speaker: str, dialect: str | None)
 def _beside(path: Path) -> Mapping[str, Path]:
     """The annotation files of one recording by their ending; TIMIT comes in upper and in lower case."""
     endings = [ending for base in (".txt", ".wrd", ".phn") for ending in (base, base.upper())]
-    found = {ending.lower(): path.with_suffix(ending) for ending in endings if path.with_suffix(ending).is_file()}
-    return found
+    return {ending.lower(): path.with_suffix(ending) for ending in endings if path.with_suffix(ending).is_file()}
 
 
 def _offsets(path: Path, problems: list[str]) -> list[tuple[str, int, int]]:

@@ -1,0 +1,425 @@
+"""What is looked at before training: audio, durations, transcripts, and what the splits share.
+
+`check_corpus` goes through all cuts, leaves out the bad ones, counts them by reason, lists them in `skipped.jsonl`, and stops
+where too many are bad or where speakers stand in two splits. Read it first, then `CheckReport`.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lhotse import CutSet
+from lhotse.cut import Cut, MonoCut, MultiCut
+
+from sonorant.core.config import to_plain, within
+from sonorant.core.errors import DataError
+from sonorant.core.files import atomic_write
+from sonorant.data.corpora.audio_probe import Problem, evenly, file_of, in_threads, probe_cut, probe_file
+from sonorant.data.corpora.corpus import Corpus, size_in_words, text_of
+
+__all__ = ["CheckReport", "Shared", "Skipped", "Tokenizer", "check_corpus"]
+
+_EXAMPLES = 5
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What the checks ask of a vocabulary; `text.alphabet.Alphabet` and its like have it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    def uncovered(self, texts: Iterable[str]) -> Counter[str]:
+        """Characters (or words, phones) of the texts which the vocabulary does not hold, with counts."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An item that was left out, or one kept with a remark."""
+
+    split: str
+    id: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two splits have in common."""
+
+    splits: tuple[str, str]
+    count: int
+    """Distinct speakers or sentences."""
+    num_items: int
+    """Items of the second split that are touched."""
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What the checks found; `corpus` is what is left to train on."""
+
+    corpus: Corpus
+    """The corpus without the items that were left out."""
+    num_items: int
+    """Items looked at, those that an importer could not take in among them."""
+    skipped: tuple[Skipped, ...]
+    """Items left out, in the order of the corpus."""
+    remarks: tuple[Skipped, ...] = ()
+    """Items that are kept and should be looked at."""
+    uncovered: Mapping[str, int] = field(default_factory=dict)
+    """Character → count over all transcripts, the commonest first."""
+    shared_speakers: tuple[Shared, ...] = ()
+    shared_sentences: tuple[Shared, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Sentences for the user, about the corpus as a whole."""
+    num_files_probed: int = 0
+    num_cuts_decoded: int = 0
+    seconds: float = 0.0
+    """Time the checks took."""
+
+    @property
+    def licence(self) -> str:
+        """Terms of use, as the corpus' card has them."""
+        return self.corpus.card.licence
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason → number of items left out for it, the commonest first."""
+        return dict(Counter(item.reason for item in self.skipped).most_common())
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as rows (what, finding) for a table."""
+        rows = [("items", f"{self.num_items} looked at, {len(self.skipped)} left out")]
+        rows += [(f"left out: {reason}", str(count)) for reason, count in self.reasons.items()]
+        rows += [(f"remark: {r}", str(n)) for r, n in Counter(item.reason for item in self.remarks).most_common()]
+        if self.uncovered:
+            shown = ", ".join(f"{symbol!r} ×{count}" for symbol, count in list(self.uncovered.items())[:20])
+            rows.append(("uncovered characters", shown))
+        for what, found in (("speakers", self.shared_speakers), ("sentences", self.shared_sentences)):
+            rows += [(f"shared {what}", _shared_in_words(item)) for item in found]
+        rows += [(name, size_in_words(size)) for name, size in self.corpus.summary.items()]
+        rows.append(("licence", self.licence or "none recorded"))
+        rows.append(("audio", f"{self.num_files_probed} files probed, {self.num_cuts_decoded} items decoded"))
+        return rows + [("warning", text) for text in self.warnings]
+
+    def to_plain(self) -> dict[str, Any]:
+        """The report as plain values for JSON; the skipped items are in `skipped.jsonl`."""
+        return {
+            "corpus": self.corpus.name,
+            "licence": self.licence,
+            "num_items": self.num_items,
+            "num_skipped": len(self.skipped),
+            "reasons": self.reasons,
+            "remarks": [to_plain(item) for item in self.remarks],
+            "uncovered": dict(self.uncovered),
+            "shared_speakers": [to_plain(item) for item in self.shared_speakers],
+            "shared_sentences": [to_plain(item) for item in self.shared_sentences],
+            "splits": {name: to_plain(size) for name, size in self.corpus.summary.items()},
+            "warnings": list(self.warnings),
+            "num_files_probed": self.num_files_probed,
+            "num_cuts_decoded": self.num_cuts_decoded,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def check_corpus(
+    corpus: Corpus,
+    *,
+    tokenizer: Tokenizer | None = None,
+    normalise: Callable[[str], str] | None = None,
+    frame_rate: float | None = None,
+    min_seconds: float = 0.1,
+    max_seconds: float | None = None,
+    max_bad_share: float = 0.05,
+    allow_shared_speakers: bool = False,
+    audio_sample: int | None = None,
+    decode_sample: int | None = 200,
+    num_workers: int = 0,
+    out_folder: Path | None = None,
+) -> CheckReport:
+    """Checks a corpus, leaves bad items out, and stops where it cannot be trained on honestly.
+
+    Args:
+        corpus: the corpus; its splits are gone through once.
+        tokenizer: the vocabulary; with it, items need a transcript which it covers.
+        normalise: applied to transcripts before the vocabulary sees them.
+        frame_rate: frames a second which a CTC loss will see; with a tokenizer, items must have at least as many frames
+            as tokens plus one for each pair of equal neighbours, which CTC has to part by a blank.
+        min_seconds: shorter items are left out.
+        max_seconds: longer items are left out; None keeps all.
+        max_bad_share: share of a split's items that may be bad.
+        allow_shared_speakers: go on where speakers stand in two splits.
+        audio_sample: number of files whose header, beginning and end are read, spread over the corpus; None for all.
+        decode_sample: number of items that are decoded whole to find silence, clipping and values that are not finite;
+            None for all.
+        num_workers: threads for the audio; 0 chooses.
+        out_folder: where `skipped.jsonl` and `check.json` are written, also where the check stops.
+
+    Raises:
+        DataError: more than `max_bad_share` of a split is bad (with a table of reasons and examples), a split has no
+            good item, or splits share speakers.
+    """
+    within("max_bad_share", max_bad_share, 0, 1)
+    began = time.monotonic()
+    items = [(split, cut) for split, cuts in corpus.splits.items() for cut in cuts]
+    texts = _texts(items, normalise)
+    problems = _Problems()
+    uncovered: Counter[str] = Counter()
+    for found in (_faulty_ids(items), _lengths(items, min_seconds, max_seconds)):
+        problems.add(found)
+    if tokenizer is not None:
+        uncovered = tokenizer.uncovered(text for text in texts if text)
+        problems.add(_labels(items, texts, tokenizer, uncovered, frame_rate))
+    num_files, found = _files(items, audio_sample, num_workers)
+    problems.add(found)
+    num_decoded, found = _decoded(items, problems, decode_sample, num_workers)
+    problems.add(found)
+    bad = [
+        Skipped(split, cut.id, *problems.bad[index])
+        for index, (split, cut) in enumerate(items)
+        if index in problems.bad
+    ]
+    dropped = [Skipped(f.split, f.id, f.reason, f.detail) for f in corpus.faults if f.dropped]
+    remarks = [Skipped(items[i][0], items[i][1].id, *problem) for i, problem in problems.remarks]
+    remarks += [Skipped(f.split, f.id, f.reason, f.detail) for f in corpus.faults if not f.dropped]
+    good = [pair for index, pair in enumerate(items) if index not in problems.bad]
+    good_texts = [text for index, text in enumerate(texts) if index not in problems.bad]
+    report = CheckReport(
+        corpus=corpus.with_splits(_without(corpus, problems.bad)),
+        num_items=len(items) + len(dropped),
+        skipped=(*dropped, *bad),
+        remarks=tuple(remarks),
+        uncovered=dict(uncovered.most_common()),
+        shared_speakers=tuple(_shared(good, [_speakers(cut) for _, cut in good])),
+        shared_sentences=tuple(_shared(good, [_sentence(text) for text in good_texts])),
+        warnings=tuple(_warnings(corpus, good)),
+        num_files_probed=num_files,
+        num_cuts_decoded=num_decoded,
+        seconds=time.monotonic() - began,
+    )
+    if out_folder is not None:
+        _write(report, out_folder)
+    _stop_if_bad(report, items, max_bad_share, out_folder)
+    if report.shared_speakers and not allow_shared_speakers:
+        raise DataError(_speakers_message(report))
+    return report
+
+
+# --- single checks ----------------------------------------------------------------------------------------------------
+
+_Items = Sequence[tuple[str, Cut]]
+_Found = Iterable[tuple[int, Problem]]
+_REMARKS = frozenset({"clipped"})
+
+
+class _Problems:
+    """The first problem of each item, by its place in the corpus, and remarks beside."""
+
+    def __init__(self) -> None:
+        self.bad: dict[int, Problem] = {}
+        self.remarks: list[tuple[int, Problem]] = []
+
+    def add(self, found: _Found) -> None:
+        for index, problem in found:
+            if problem[0] in _REMARKS:
+                self.remarks.append((index, problem))
+            else:
+                self.bad.setdefault(index, problem)
+
+
+def _texts(items: _Items, normalise: Callable[[str], str] | None) -> list[str | None]:
+    raw = [text_of(cut) for _, cut in items]
+    return [normalise(text) if text else text for text in raw] if normalise else raw
+
+
+def _faulty_ids(items: _Items) -> _Found:
+    seen: dict[str, str] = {}
+    for index, (split, cut) in enumerate(items):
+        if not cut.id:
+            yield index, ("no id", "")
+        elif cut.id in seen:
+            yield index, ("duplicate id", f"already in split '{seen[cut.id]}'")
+        else:
+            seen[cut.id] = split
+
+
+def _lengths(items: _Items, min_seconds: float, max_seconds: float | None) -> _Found:
+    for index, (_, cut) in enumerate(items):
+        if cut.duration < min_seconds:
+            yield index, ("too short", f"{cut.duration:.3f} s, at least {min_seconds} s wanted")
+        elif max_seconds is not None and cut.duration > max_seconds:
+            yield index, ("too long", f"{cut.duration:.2f} s, at most {max_seconds} s wanted")
+        elif isinstance(cut, MonoCut | MultiCut) and cut.has_recording and cut.end > cut.recording.duration + 0.025:
+            yield index, ("past the end", f"ends at {cut.end:.3f} s of {cut.recording.duration:.3f} s")
+
+
+def _labels(
+    items: _Items,
+    texts: Sequence[str | None],
+    tokenizer: Tokenizer,
+    uncovered: Mapping[str, int],
+    frame_rate: float | None,
+) -> _Found:
+    for index, ((_, cut), text) in enumerate(zip(items, texts, strict=True)):
+        if not text or not text.strip():
+            yield index, ("no transcript", "the text is empty" if text is not None else "the item has no text")
+            continue
+        if uncovered:
+            missing = tokenizer.uncovered([text])
+            if missing:
+                shown = ", ".join(f"{symbol!r}" for symbol in list(missing)[:8])
+                yield index, ("uncovered characters", f"{shown} in “{text[:60]}”")
+                continue
+        tokens = tokenizer.encode(text)
+        if not tokens:
+            yield index, ("no transcript", f"“{text[:60]}” encodes to no token")
+        elif frame_rate is not None:
+            frames = int(cut.duration * frame_rate)
+            repeats = sum(left == right for left, right in zip(tokens, tokens[1:]))
+            if frames < len(tokens) + repeats:
+                yield index, ("too few frames", f"{frames} frames for {len(tokens)} tokens and {repeats} repeats")
+
+
+def _files(items: _Items, sample: int | None, num_workers: int) -> tuple[int, list[tuple[int, Problem]]]:
+    """Probes each file once; its problem is that of every cut over it."""
+    users: dict[Path, list[int]] = {}
+    for index, (_, cut) in enumerate(items):
+        path = file_of(cut.recording) if isinstance(cut, MonoCut | MultiCut) and cut.has_recording else None
+        if path is not None:
+            users.setdefault(path, []).append(index)
+    chosen = evenly(list(users), sample)
+
+    def probe(path: Path) -> Problem | None:
+        recording = items[users[path][0]][1].recording
+        return probe_file(path, recording.sampling_rate, recording.num_samples)
+
+    results = in_threads(probe, chosen, num_workers)
+    found = [(i, problem) for path, problem in zip(chosen, results, strict=True) if problem for i in users[path]]
+    return len(chosen), found
+
+
+def _decoded(
+    items: _Items, problems: _Problems, sample: int | None, num_workers: int
+) -> tuple[int, list[tuple[int, Problem]]]:
+    whole = [i for i, (_, cut) in enumerate(items) if i not in problems.bad and cut.has_recording]
+    chosen = evenly(whole, sample)
+    results = in_threads(lambda index: probe_cut(items[index][1]), chosen, num_workers)
+    return len(chosen), [(i, problem) for i, found in zip(chosen, results, strict=True) for problem in found]
+
+
+def _warnings(corpus: Corpus, good: _Items) -> Iterator[str]:
+    if not corpus.card.licence:
+        yield "no licence is recorded for this corpus; find out before you publish or share what is trained on it"
+    counts = Counter(split for split, _ in good)
+    for split in corpus.splits:
+        if counts[split] == 0:
+            yield f"split '{split}' holds no item"
+    if good and not any(_speakers(cut) for _, cut in good):
+        yield "no speaker is named, so shared speakers cannot be found"
+
+
+# --- what splits share ------------------------------------------------------------------------------------------------
+
+
+def _speakers(cut: Cut) -> list[str]:
+    return sorted({s.speaker for s in cut.supervisions if s.speaker})
+
+
+def _sentence(text: str | None) -> list[str]:
+    """The words without case and spacing; single words are not counted, since isolated words are meant to recur."""
+    words = text.casefold().split() if text else []
+    return [" ".join(words)] if len(words) > 1 else []
+
+
+def _shared(items: _Items, values: Sequence[list[str]]) -> Iterator[Shared]:
+    by_split: dict[str, Counter[str]] = {}
+    for (split, _), found in zip(items, values, strict=True):
+        by_split.setdefault(split, Counter()).update(found)
+    for left, right in combinations(by_split, 2):
+        common = sorted(by_split[left].keys() & by_split[right].keys())
+        if common:
+            touched = sum(by_split[right][value] for value in common)
+            yield Shared((left, right), len(common), touched, tuple(common[:_EXAMPLES]))
+
+
+def _shared_in_words(item: Shared) -> str:
+    left, right = item.splits
+    examples = ", ".join(f"“{text[:60]}”" for text in item.examples)
+    return f"{item.count} of '{left}' also in '{right}' ({item.num_items} items there), such as {examples}"
+
+
+def _speakers_message(report: CheckReport) -> str:
+    lines = [f"corpus '{report.corpus.name}': splits share speakers, so a score would not be one on unseen voices:"]
+    lines += [f"  {_shared_in_words(item)}" for item in report.shared_speakers]
+    lines.append("Split by speaker, or pass allow_shared_speakers=True where that is what you want to measure.")
+    return "\n".join(lines)
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Without:
+    """Cuts without those at some places; a stream stays a stream."""
+
+    cuts: CutSet
+    places: frozenset[int]
+
+    def __iter__(self) -> Iterator[Cut]:
+        return (cut for place, cut in enumerate(self.cuts) if place not in self.places)
+
+
+def _without(corpus: Corpus, bad: Mapping[int, Problem]) -> dict[str, CutSet]:
+    splits, first = {}, 0
+    for name, cuts in corpus.splits.items():
+        length = sum(1 for _ in cuts) if cuts.is_lazy else len(cuts)
+        places = frozenset(index - first for index in range(first, first + length) if index in bad)
+        kept = _Without(cuts, places)
+        splits[name] = cuts if not places else CutSet(kept) if cuts.is_lazy else CutSet.from_cuts(kept)
+        first += length
+    return splits
+
+
+def _stop_if_bad(report: CheckReport, items: _Items, max_bad_share: float, out_folder: Path | None) -> None:
+    totals = Counter(split for split, _ in items)
+    totals.update(fault.split for fault in report.corpus.faults if fault.dropped)
+    if not totals:
+        raise DataError(f"corpus '{report.corpus.name}' holds no item")
+    bad = Counter(item.split for item in report.skipped)
+    for split, total in totals.items():
+        if bad[split] == total or bad[split] > max_bad_share * total:
+            listed = f"; all are listed in {out_folder / 'skipped.jsonl'}" if out_folder else ""
+            raise DataError(
+                f"corpus '{report.corpus.name}': {bad[split]} of {total} items of split '{split}' are bad, "
+                f"and at most {max_bad_share:.0%} may be{listed}\n{_table(report, split)}"
+            )
+
+
+def _table(report: CheckReport, split: str) -> str:
+    """Reasons with counts and an example each, as text."""
+    examples: dict[str, Skipped] = {}
+    counts: Counter[str] = Counter()
+    for item in report.skipped:
+        if item.split == split:
+            counts[item.reason] += 1
+            examples.setdefault(item.reason, item)
+    width = max(len(reason) for reason in counts)
+    lines = [f"  {r:<{width}}  {n:>6}  e.g. {examples[r].id}: {examples[r].detail}" for r, n in counts.most_common()]
+    if report.uncovered and "uncovered characters" in counts:
+        shown = ", ".join(f"{symbol!r} ×{count}" for symbol, count in list(report.uncovered.items())[:20])
+        lines.append(f"  the vocabulary lacks {shown}")
+    return "\n".join(lines)
+
+
+def _write(report: CheckReport, folder: Path) -> None:
+    with atomic_write(folder / "skipped.jsonl") as file:
+        for item in report.skipped:
+            file.write((json.dumps(to_plain(item), ensure_ascii=False) + "\n").encode())
+    with atomic_write(folder / "check.json") as file:
+        file.write((json.dumps(report.to_plain(), indent=1, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,137 @@
+"""What is wrong with an audio file, or with the stretch of it that a cut covers; read in threads, in bounded memory."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from lhotse import Recording
+from lhotse.cut import Cut, MonoCut
+
+from sonorant.core.errors import DataError
+from sonorant.data.corpora.audio_files import read_header
+
+__all__ = ["Problem", "evenly", "file_of", "in_threads", "probe_cut", "probe_file"]
+
+Problem = tuple[str, str]
+"""A short fixed reason and a detail."""
+
+# lhotse's own tolerance: a decoder may add or drop a frame of a compressed file.
+_DURATION_TOLERANCE = 0.025
+# 1e-4 is −80 dB, one step of 13 bits: below the noise of any microphone.
+_SILENCE = 1e-4
+_CLIP_LEVEL, _CLIP_RUN, _CLIP_SHARE = 0.999, 3, 1e-3
+_BLOCK_SECONDS = 60.0
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def file_of(recording: Recording) -> Path | None:
+    """The one file a recording lies in, or None for recordings of another kind (in memory, several files)."""
+    if len(recording.sources) == 1 and recording.sources[0].type == "file":
+        return Path(recording.sources[0].source)
+    return None
+
+
+def probe_file(path: Path, sample_rate: int, num_samples: int) -> Problem | None:
+    """Reads a file's header, its first and its last tenth of a second, and compares the length with the manifest's.
+
+    A file that was cut short often has a whole header; only its end tells.
+
+    Args:
+        path: the file.
+        sample_rate: Hz, as the manifest has it.
+        num_samples: length in samples, as the manifest has it.
+    """
+    import soundfile
+
+    try:
+        header = read_header(path)
+        if header.sample_rate != sample_rate:
+            return "wrong sample rate", f"manifest {sample_rate} Hz, file {header.sample_rate} Hz"
+        if abs(header.num_samples - num_samples) > _DURATION_TOLERANCE * sample_rate:
+            return "wrong duration", f"manifest {num_samples / sample_rate:.3f} s, file {header.duration:.3f} s"
+        with soundfile.SoundFile(str(path)) as file:
+            size = min(header.num_samples, max(1, sample_rate // 10))
+            ends = [file.read(size, dtype="float32")]
+            file.seek(header.num_samples - size)
+            ends.append(file.read(size, dtype="float32"))
+    except DataError as error:
+        reason, _, detail = str(error).partition(": ")
+        return reason, detail
+    except soundfile.SoundFileError as error:
+        return "unreadable", f"{path} ({error})"
+    if any(len(end) < size for end in ends):
+        return "cut short", f"{path} ends before the {header.num_samples} samples its header promises"
+    if not all(np.isfinite(end).all() for end in ends):
+        return "not finite", "NaN or infinite samples"
+    return None
+
+
+def probe_cut(cut: Cut) -> list[Problem]:
+    """Decodes a cut and looks for samples that are not finite, for silence, and for clipping (reason "clipped").
+
+    Clipped is where one sample in a thousand lies in runs of at least three at full scale: single full-scale samples are
+    what a loud recording, normalised to its peak, has anyway.
+    """
+    peak, total, clipped = 0.0, 0, 0
+    try:
+        for samples in _blocks(cut):
+            if not np.isfinite(samples).all():
+                return [("not finite", "NaN or infinite samples")]
+            level = np.abs(samples).max(axis=0)
+            peak = max(peak, float(level.max(initial=0.0)))
+            total += len(level)
+            clipped += _in_runs(level >= _CLIP_LEVEL)
+    except Exception as error:  # whatever a decoder raises means the same here: this item cannot be read
+        return [("unreadable", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")]
+    if total == 0:
+        return [("empty audio", "no samples")]
+    if peak < _SILENCE:
+        return [("silent", f"peak {peak:.1e}")]
+    if clipped / total > _CLIP_SHARE:
+        return [("clipped", f"{clipped / total:.2%} of the samples")]
+    return []
+
+
+def _blocks(cut: Cut) -> Iterable[np.ndarray]:
+    """The cut's samples as (channel, time) pieces of at most a minute."""
+    path = file_of(cut.recording) if isinstance(cut, MonoCut) and not cut.recording.transforms else None
+    if path is None:
+        yield cut.load_audio()
+        return
+    import soundfile
+
+    rate = cut.sampling_rate
+    first, left = round(cut.start * rate), round(cut.duration * rate)
+    with soundfile.SoundFile(str(path)) as file:
+        file.seek(min(first, file.frames))
+        while left > 0:
+            piece = file.read(min(left, int(_BLOCK_SECONDS * rate)), dtype="float32", always_2d=True)
+            if not len(piece):
+                return
+            left -= len(piece)
+            yield piece[:, cut.channel : cut.channel + 1].T
+
+
+def _in_runs(full: np.ndarray) -> int:
+    """Samples that stand in runs of at least `_CLIP_RUN`."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], full, [False]]).astype(np.int8)))
+    lengths = edges[1::2] - edges[::2]
+    return int(lengths[lengths >= _CLIP_RUN].sum())
+
+
+def in_threads(function: Callable[[_T], _R], items: Sequence[_T], num_workers: int) -> list[_R]:
+    """The function of each item, in order; the time goes into disks and decoders, which leave other threads free."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(num_workers or 4) as pool:
+        return list(pool.map(function, items, chunksize=max(1, min(64, len(items) // 16))))
+
+
+def evenly(items: Sequence[Any], count: int | None) -> list[Any]:
+    """At most `count` of the items, spread evenly and the same every time; all for None."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
