@@ -16,7 +16,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry
 from sonorant.core.types import Features
 
-__all__ = ["Energy", "Fbank", "KaldiFrames", "fbank", "kaldi_mel"]
+__all__ = ["LOG_FLOOR", "Energy", "Fbank", "KaldiFrames", "fbank", "kaldi_mel", "power_spectrum"]
 
 Energy = Literal["none", "raw", "windowed"]
 
@@ -128,9 +128,9 @@ class KaldiFrames(nn.Module):
         return total.clamp(min=LOG_FLOOR).log()
 
 
-def power_spectrum(frames: Float[Tensor, "frame n_fft"]) -> Float[Tensor, "frame freq"]:
-    """Squared magnitude of the bins."""
-    spectrum = torch.fft.rfft(frames)
+def power_spectrum(frames: Float[Tensor, "frame time"], n_fft: int | None = None) -> Float[Tensor, "frame freq"]:
+    """Squared magnitude of the bins of each row, which is padded with zeros to `n_fft`."""
+    spectrum = torch.fft.rfft(frames, n=n_fft)
     return spectrum.real.square() + spectrum.imag.square()
 
 
