@@ -1,0 +1,1 @@
+"""Augmentations: `Batch -> Batch`, drawn per item from the batch's seeds, with labels and times kept right."""

@@ -1,0 +1,118 @@
+"""Dropping: short chunks of time to zero, or narrow bands of frequency out, as SpeechBrain does on the waveform."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sonorant.audio.augment.convolve import convolve, sinc_lowpass
+from sonorant.audio.augment.draws import check_range
+from sonorant.audio.augment.items import Change, Items, augmented
+from sonorant.core.config import at_least, within
+from sonorant.core.types import Batch
+
+__all__ = ["BandDrop", "ChunkDrop", "drop_bands", "drop_chunks"]
+
+FILTER_SECONDS = 0.1
+"""Length of the band-stop filter; its edges are 4 / FILTER_SECONDS = 40 Hz wide or so."""
+
+
+def drop_chunks(
+    waveform: Float[Tensor, "batch *channel time"], start: Int[Tensor, "batch chunk"], size: Int[Tensor, "batch chunk"]
+) -> Float[Tensor, "batch *channel time"]:
+    """Zeros `size` samples from `start` on, for each chunk of each item.
+
+    >>> drop_chunks(torch.ones(1, 5), torch.tensor([[1]]), torch.tensor([[2]])).tolist()
+    [[1.0, 0.0, 0.0, 1.0, 1.0]]
+    """
+    # +1 where a chunk begins and -1 where it ends: the running sum counts the chunks over each sample, in O(time).
+    num_samples = waveform.shape[-1]
+    edges = torch.zeros(len(waveform), num_samples + 1, dtype=torch.int32, device=waveform.device)
+    ones = torch.ones_like(start, dtype=torch.int32)
+    edges.scatter_add_(1, start.clamp(0, num_samples), ones)
+    edges.scatter_add_(1, (start + size).clamp(0, num_samples), -ones)
+    dropped = edges.cumsum(dim=1)[:, :num_samples] > 0
+    return waveform.masked_fill(dropped if waveform.dim() == 2 else dropped[:, None], 0.0)
+
+
+def drop_bands(
+    waveform: Float[Tensor, "batch *channel time"],
+    center_hz: Float[Tensor, "batch band"],
+    width_hz: Float[Tensor, "batch band"],
+    *,
+    sample_rate: int,
+) -> Float[Tensor, "batch *channel time"]:
+    """Takes bands out with a linear-phase band-stop filter whose delay is compensated (-60 dB inside the band's edges).
+
+    Args:
+        waveform: padded with zeros.
+        center_hz: middle of each band.
+        width_hz: its width between the half-amplitude points.
+        sample_rate: Hz.
+    """
+    half = max(1, round(FILTER_SECONDS * sample_rate / 2))
+    low = sinc_lowpass((center_hz - width_hz / 2) / sample_rate, half)
+    high = sinc_lowpass((center_hz + width_hz / 2) / sample_rate, half)
+    # Overlapping bands: the stops are applied one after another, so none is subtracted twice.
+    for band in range(center_hz.shape[1]):
+        waveform = waveform - convolve(waveform, (high - low)[:, band].to(waveform), half)
+    return waveform
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkDrop:
+    """Zeros a drawn number of short chunks of each item."""
+
+    max_chunks: int = 5
+    """Each item loses from one to so many."""
+    seconds: tuple[float, float] = (0.02, 0.1)
+    """Range of a chunk's duration."""
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        within("ChunkDrop.prob", self.prob, 0, 1)
+        at_least("ChunkDrop.max_chunks", self.max_chunks, 1)
+        check_range("ChunkDrop.seconds", self.seconds, 0)
+
+    def __call__(self, batch: Batch, stream: str = "") -> Batch:
+        return augmented(batch, f"{stream}/chunk_drop", self.prob, self._change)
+
+    def _change(self, items: Items) -> Change:
+        draws, lengths = items.draws, items.lengths[:, None]
+        size = draws.uniforms("seconds", self.max_chunks, *self.seconds) * items.sample_rate
+        size = torch.minimum(size.round().long().clamp(min=1), lengths)
+        start = (draws.uniforms("start", self.max_chunks) * (lengths - size + 1)).long()
+        count = draws.integer("count", 1, self.max_chunks + 1)
+        used = torch.arange(self.max_chunks, device=size.device) < count[:, None]
+        return Change(drop_chunks(items.waveform, start, size * used))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandDrop:
+    """Takes a drawn number of narrow bands out of each item."""
+
+    max_bands: int = 3
+    """Each item loses from one to so many."""
+    center_hz: tuple[float, float] = (100.0, 7000.0)
+    """Range of the bands' middles; cut to below half the sample rate."""
+    width_hz: tuple[float, float] = (100.0, 300.0)
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        within("BandDrop.prob", self.prob, 0, 1)
+        at_least("BandDrop.max_bands", self.max_bands, 1)
+        check_range("BandDrop.center_hz", self.center_hz, 0)
+        check_range("BandDrop.width_hz", self.width_hz, 0)
+
+    def __call__(self, batch: Batch, stream: str = "") -> Batch:
+        return augmented(batch, f"{stream}/band_drop", self.prob, self._change)
+
+    def _change(self, items: Items) -> Change:
+        draws, rate = items.draws, items.sample_rate
+        highest = min(self.center_hz[1], 0.45 * rate)
+        center = draws.uniforms("center_hz", self.max_bands, min(self.center_hz[0], highest), highest)
+        width = draws.uniforms("width_hz", self.max_bands, *self.width_hz)
+        count = draws.integer("count", 1, self.max_bands + 1)
+        used = torch.arange(self.max_bands, device=width.device) < count[:, None]
+        return Change(drop_bands(items.waveform, center, width * used, sample_rate=rate))

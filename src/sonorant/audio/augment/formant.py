@@ -1,0 +1,104 @@
+"""Formant shift: the spectral envelope stretched along frequency, as by another vocal tract; pitch and times stay."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sonorant.audio.augment.draws import check_range, per_item
+from sonorant.audio.augment.items import Change, Items, augmented, silenced, with_duration
+from sonorant.audio.augment.level import active_samples, gain_between, mean_power
+from sonorant.audio.stft import istft, stft
+from sonorant.core.config import within
+from sonorant.core.types import Batch
+
+__all__ = ["FormantShift", "shift_formants"]
+
+WINDOW_SECONDS = 0.032
+ENVELOPE_SECONDS = 0.0022
+"""Quefrencies below this make the envelope: finer ripple than 1 / 0.0022 s = 450 Hz is the voice's harmonics."""
+LIMIT_DB = 30.0
+"""Most that a bin is raised or lowered: an envelope that falls off a cliff would otherwise raise noise to speech."""
+
+
+def shift_formants(
+    waveform: Float[Tensor, "batch *channel time"],
+    lengths: Int[Tensor, " batch"],
+    factor: Float[Tensor, " batch"],
+    *,
+    sample_rate: int,
+) -> Float[Tensor, "batch *channel time"]:
+    """Moves the formants of each item to `factor` times their frequencies, at the same level.
+
+    In each frame of a short-time transform the log magnitude is smoothed by a cepstral lifter; the bins are multiplied
+    by the ratio of the stretched envelope to the old one, which leaves harmonics and phases where they are.
+    """
+    size = 1 << (round(WINDOW_SECONDS * sample_rate) - 1).bit_length()
+    hop = size // 4
+    # Silence behind the end, so that every frame that touches an item exists, alone and in a longer batch.
+    padded = with_duration(waveform, waveform.shape[-1] + size)
+    spectrum = stft(padded, size, hop)
+    loud = waveform.detach().flatten(1).square().amax(dim=1)
+    # A floor 120 dB below the item's peak keeps the logarithm and its gradient finite in silence.
+    floor = per_item(loud * size * 1e-12 + 1e-20, spectrum.real)
+    log_magnitude = 0.5 * torch.log(spectrum.real.square() + spectrum.imag.square() + floor)
+    envelope = _smooth(log_magnitude, max(2, round(ENVELOPE_SECONDS * sample_rate)))
+    limit = LIMIT_DB * 0.05 * 2.302585
+    gain = (_stretched(envelope, factor) - envelope).clamp(-limit, limit).exp()
+    shifted = silenced(istft(spectrum * gain, hop, length=padded.shape[-1])[..., : waveform.shape[-1]], lengths)
+    before = mean_power(waveform.detach(), active_samples(waveform, lengths, sample_rate))
+    after = mean_power(shifted.detach(), active_samples(shifted, lengths, sample_rate))
+    return shifted * per_item(gain_between(before, after, torch.zeros_like(after)), shifted)
+
+
+def _smooth(log_magnitude: Float[Tensor, "*batch freq frame"], cutoff: int) -> Float[Tensor, "*batch freq frame"]:
+    """The part of a log spectrum below quefrency `cutoff` in samples, faded out over its upper half."""
+    cepstrum = torch.fft.irfft(log_magnitude, dim=-2)
+    size = cepstrum.shape[-2]
+    quefrency = torch.arange(size, device=cepstrum.device)
+    quefrency = torch.minimum(quefrency, size - quefrency)
+    fade = ((cutoff - quefrency) / (0.5 * cutoff)).clamp(0, 1)
+    lifter = (0.5 - 0.5 * torch.cos(torch.pi * fade)).to(cepstrum)
+    return torch.fft.rfft(cepstrum * lifter[:, None], dim=-2).real
+
+
+def _stretched(
+    envelope: Float[Tensor, "batch *channel freq frame"], factor: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch *channel freq frame"]:
+    """The envelope read at f / factor, between bins by a straight line, beyond the last bin as there."""
+    num_bins = envelope.shape[-2]
+    where = torch.arange(num_bins, device=envelope.device) / factor.to(envelope.device)[:, None]
+    where = where.clamp(max=num_bins - 1)
+    below = where.floor().clamp(max=num_bins - 2)
+    share = (where - below).to(envelope)
+    # Each row of the matrix mixes two bins; a product with it is quicker than gathering along the middle axis.
+    matrix = torch.zeros(len(where), num_bins, num_bins, device=envelope.device, dtype=envelope.dtype)
+    matrix.scatter_add_(2, below.long()[..., None], 1 - share[..., None])
+    matrix.scatter_add_(2, below.long()[..., None] + 1, share[..., None])
+    return (matrix if envelope.dim() == 3 else matrix[:, None]) @ envelope
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormantShift:
+    """Changes the apparent size of the speaker; pitch, times and level stay.
+
+    >>> batch = Batch(torch.randn(1, 800), torch.tensor([800]), 16000, seeds=torch.tensor([1]))
+    >>> FormantShift(factor=(1.1, 1.2))(batch).waveform.shape
+    torch.Size([1, 800])
+    """
+
+    factor: tuple[float, float] = (0.85, 1.18)
+    """Range of the factor of the formants' frequencies; above 1 the speaker sounds smaller."""
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        within("FormantShift.prob", self.prob, 0, 1)
+        check_range("FormantShift.factor", self.factor, 0.5, 2)
+
+    def __call__(self, batch: Batch, stream: str = "") -> Batch:
+        return augmented(batch, f"{stream}/formant_shift", self.prob, self._change)
+
+    def _change(self, items: Items) -> Change:
+        factor = items.draws.uniform("factor", *self.factor)
+        return Change(shift_formants(items.waveform, items.lengths, factor, sample_rate=items.sample_rate))
