@@ -1,0 +1,1 @@
+"""Metrics: they take arrays and strings, never models."""
