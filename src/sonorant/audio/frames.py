@@ -113,11 +113,16 @@ class Framing:
             return waveform[:, self._folded(steps, time)]
         # Only the edges are gathered: the left one is shared, the right one moves with the length.
         head = torch.arange(-left, 0, device=waveform.device)[None, :].expand(len(lengths), -1)
-        first = waveform.gather(1, self._folded(head, lengths[:, None]))
+        first = self._gathered(waveform, head, lengths)
         tail = lengths[:, None] + torch.arange(max(0, right), device=waveform.device)
-        last = waveform.gather(1, self._folded(tail, lengths[:, None]))
+        last = self._gathered(waveform, tail, lengths)
         body = torch.cat([first, F.pad(waveform, (0, max(0, right)))], dim=1)[:, max(0, -left) :]
         return body.scatter(1, tail + left, last)
+
+    def _gathered(self, waveform: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
+        values = waveform.gather(1, self._folded(steps, lengths[:, None]))
+        # An item without samples has nothing to mirror: what stands there is padding.
+        return torch.where(lengths[:, None] > 0, values, 0.0)
 
     def _folded(self, steps: Tensor, length: int | Tensor) -> Tensor:
         """Positions beyond the ends folded back into the signal, as often as it takes."""
@@ -159,10 +164,12 @@ def map_frames(
     assert lengths is not None
     extended = framing.extend(waveform, lengths)
     counts = framing.geometry.output_lengths(lengths).tolist()
-    # Each item's windows and the rest up to a multiple of the hop, so that the next item's windows fall in step.
-    hops = [math.ceil(((count - 1) * framing.hop + framing.size) / framing.hop) if count else 0 for count in counts]
-    extended = F.pad(extended, (0, max(0, max(hops, default=0) * framing.hop - extended.shape[1])))
-    flat = torch.cat([item[: hop * framing.hop] for item, hop in zip(extended, hops, strict=True)])
+    # Each item's windows, and zeros up to a multiple of the hop, so that the next item's windows fall in step.
+    needs = [(count - 1) * framing.hop + framing.size if count else 0 for count in counts]
+    hops = [math.ceil(need / framing.hop) for need in needs]
+    extended = F.pad(extended, (0, max(0, max(needs, default=0) - extended.shape[1])))
+    slots = zip(extended, needs, hops, strict=True)
+    flat = torch.cat([F.pad(item[:need], (0, hop * framing.hop - need)) for item, need, hop in slots])
     if max(counts, default=0) == 0:
         return waveform.new_zeros(len(counts), 0, dim)
     rows = _map_rows(flat.unfold(0, framing.size, framing.hop), work)

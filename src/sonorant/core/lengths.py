@@ -40,8 +40,9 @@ def lengths_of(padding_mask: Bool[Tensor, "batch time"]) -> Int[Tensor, " batch"
 
 def zero_padding(values: Shaped[Tensor, "batch time *rest"], lengths: Int[Tensor, " batch"]) -> Tensor:
     """`values (batch, time, …)` with zeros from each item's length on."""
-    mask = valid_mask(lengths, values.shape[1])
-    return values * mask.view(*mask.shape, *[1] * (values.dim() - 2)).to(values.dtype)
+    beyond = padding_mask(lengths, values.shape[1])
+    # Filled, not multiplied: what stands in the padding may not be a number.
+    return values.masked_fill(beyond.view(*beyond.shape, *[1] * (values.dim() - 2)), 0)
 
 
 def pad(items: Sequence[Shaped[Tensor, "_ *rest"]], value: float = 0) -> tuple[Tensor, Tensor]:
