@@ -1,0 +1,1 @@
+"""The built-in corpus: speech and sounds that are pure functions of a seed."""
