@@ -1,0 +1,163 @@
+"""Connectionist temporal classification (Graves et al., ICML 2006, https://doi.org/10.1145/1143844.1143891).
+
+The forward and the backward variables of a whole batch run side by side in one recurrence over the frames (the backward
+ones are the forward ones of the item turned round), so a step costs a handful of small operations whatever the batch.
+The gradient is the exact one with respect to `log_probs`: minus the posterior of each label at each frame. torch's own
+loss returns `exp(log_probs)` minus it, which is right only under a log-softmax.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sonorant.core.ctc import check_targets, ctc_states, frames_needed
+from sonorant.core.errors import DataError
+from sonorant.core.lengths import padding_mask
+from sonorant.core.types import Loss
+
+__all__ = ["ctc_loss", "ctc_scores"]
+
+_NEVER = float("-inf")
+
+
+def _recursion(emissions: Float[Tensor, "frame state row"], skips: Bool[Tensor, "state row"]) -> Tensor:
+    """Equation 6, in logarithms: all variables, `(frame, 2 + state, row)`, with two impossible states in front.
+
+    States stand before rows, so that a state, its neighbour and the one before that are three contiguous blocks.
+    """
+    num_frames, num_states, num_rows = emissions.shape
+    table = emissions.new_full((num_frames, num_states + 2, num_rows), _NEVER)
+    table[0, 2:4] = emissions[0, :2]
+    barrier = torch.zeros_like(emissions[0]).masked_fill_(~skips, _NEVER)
+    jump, total = torch.empty_like(barrier), torch.empty_like(barrier)
+    stays, moves, jumps = (table[:, 2 - back : num_states + 2 - back].unbind(0) for back in range(3))
+    for frame, emission in enumerate(emissions.unbind(0)[1:]):
+        torch.add(jumps[frame], barrier, out=jump)
+        torch.logaddexp(stays[frame], moves[frame], out=total)
+        torch.logaddexp(total, jump, out=total)
+        torch.add(total, emission, out=stays[frame + 1])
+    return table
+
+
+def _turned(lengths: Tensor, size: int) -> Int[Tensor, "batch size"]:
+    """Positions of each item in reverse; those beyond its length stay."""
+    steps = torch.arange(size, device=lengths.device)[None, :]
+    return torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+
+
+def _gather(values: Tensor, frames: Tensor, states: Tensor) -> Tensor:
+    """`values (batch, frame, state)` with both axes permuted in each item."""
+    values = torch.gather(values, 1, frames[:, :, None].expand(-1, -1, values.shape[2]))
+    return torch.gather(values, 2, states[:, None, :].expand(-1, values.shape[1], -1))
+
+
+class _Ctc(torch.autograd.Function):
+    """(batch, frame, vocab) log-probabilities → (batch,) log-likelihoods."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_probs: Tensor, lengths: Tensor, tokens: Tensor, tokens_lengths: Tensor, blank_id: int
+    ) -> Tensor:
+        labels, skips = ctc_states(tokens, blank_id)
+        index = labels[:, None, :].expand(-1, log_probs.shape[1], -1)
+        padding = padding_mask(lengths, log_probs.shape[1])
+        emissions = torch.gather(log_probs, 2, index).masked_fill_(padding[..., None], 0)  # (batch, frame, state)
+        num_states = 2 * tokens_lengths + 1
+        batch = torch.arange(len(lengths), device=lengths.device)
+        if ctx.needs_input_grad[0]:
+            turns = _turned(lengths, emissions.shape[1]), _turned(num_states, emissions.shape[2])
+            back_labels = torch.gather(labels, 1, turns[1])
+            _, back_skips = ctc_states(back_labels[:, 1::2], blank_id)
+            rows = torch.cat([emissions, _gather(emissions, *turns)]).permute(1, 2, 0).contiguous()
+            table = _recursion(rows, torch.cat([skips, back_skips]).t())
+        else:
+            table = _recursion(emissions.permute(1, 2, 0).contiguous(), skips.t())
+        last = table[(lengths - 1).clamp(min=0), :, batch]  # (batch, 2 + state)
+        ends = torch.stack([num_states + 1, num_states], dim=1)  # last blank and last token, behind the two in front
+        result = torch.logsumexp(torch.gather(last, 1, ends), dim=1)
+        if ctx.needs_input_grad[0]:
+            forwards, backwards = table[:, 2:].permute(2, 0, 1).split(len(lengths))
+            # Both variables hold the frame's own emission, so one of them is taken off.
+            joint = (forwards + _gather(backwards, *turns)).sub_(emissions).sub_(result[:, None, None])
+            outside = padding[:, :, None] | padding_mask(num_states, joint.shape[2])[:, None, :]
+            posterior = joint.exp_().masked_fill_(outside, 0).nan_to_num_(nan=0.0, posinf=0.0)
+            ctx.save_for_backward(posterior, labels)
+            ctx.vocab_size = log_probs.shape[2]
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        posterior, labels = ctx.saved_tensors
+        index = labels[:, None, :].expand_as(posterior)
+        gradient = posterior.new_zeros(*posterior.shape[:2], ctx.vocab_size)
+        gradient.scatter_add_(2, index, posterior * gradients[0][:, None, None])
+        return gradient, None, None, None, None
+
+
+def ctc_scores(
+    log_probs: Float[Tensor, "batch frame vocab"],
+    lengths: Int[Tensor, " batch"],
+    tokens: Int[Tensor, "batch token"],
+    tokens_lengths: Int[Tensor, " batch"],
+    blank_id: int = 0,
+) -> Float[Tensor, " batch"]:
+    """Log-likelihood of each item's tokens, summed over all alignments; −∞ where there is none. Differentiable."""
+    check_targets(*log_probs.shape[1:], lengths, tokens, tokens_lengths, blank_id)
+    width = max(1, tokens.shape[1])
+    if tokens.shape[1] == 0:
+        tokens = tokens.new_full((len(tokens), width), blank_id)
+    exact = log_probs if log_probs.dtype in (torch.float32, torch.float64) else log_probs.float()
+    scores = _Ctc.apply(exact, lengths, tokens, tokens_lengths, blank_id)
+    return scores.masked_fill(lengths < 1, _NEVER)
+
+
+def ctc_loss(
+    log_probs: Float[Tensor, "batch frame vocab"],
+    lengths: Int[Tensor, " batch"],
+    tokens: Int[Tensor, "batch token"],
+    tokens_lengths: Int[Tensor, " batch"],
+    blank_id: int = 0,
+    *,
+    zero_infinity: bool = False,
+    ids: Sequence[str] = (),
+) -> Loss:
+    """Minus the log-likelihood of the tokens, summed over items, over the number of tokens.
+
+    Args:
+        log_probs: logarithms of probabilities (log-softmax); what stands in the padding does not matter.
+        lengths: frames of each item.
+        tokens: targets, padded with anything; none may be the blank.
+        tokens_lengths: targets of each item.
+        blank_id: index of the blank.
+        zero_infinity: leave items out of sum and count that have too few frames for their tokens, and report their
+            number in `parts["skipped"]`; otherwise they are an error.
+        ids: names of the items, for the message.
+
+    Raises:
+        DataError: an item cannot be aligned (it needs a frame for each token and one between equal neighbours), a length
+            exceeds its tensor, or a token is not in the vocabulary.
+
+    >>> uniform = torch.full((1, 2, 2), 0.5).log()
+    >>> loss = ctc_loss(uniform, torch.tensor([2]), torch.tensor([[1]]), torch.tensor([1]))
+    >>> round(float(loss.total.exp()), 4)  # three of the four paths spell the token
+    1.3333
+    """
+    scores = ctc_scores(log_probs, lengths, tokens, tokens_lengths, blank_id)
+    impossible = lengths < frames_needed(tokens, tokens_lengths)
+    if not zero_infinity and bool(impossible.any()):
+        item = int(impossible.nonzero()[0])
+        needed = int(frames_needed(tokens, tokens_lengths)[item])
+        name = f"'{ids[item]}'" if ids else str(item)
+        raise DataError(
+            f"{int(impossible.sum())} of {len(lengths)} items cannot be aligned; item {name} has {int(lengths[item])} frames "
+            f"and needs {needed} for {int(tokens_lengths[item])} tokens. Thin frames out less, use longer units, or pass "
+            f"zero_infinity=True to leave such items out"
+        )
+    losses = torch.where(impossible, torch.zeros_like(scores), -scores)
+    total = losses.sum()
+    count = torch.where(impossible, 0, tokens_lengths.clamp(min=1)).sum()
+    parts = {"ctc": total.detach(), "skipped": impossible.sum().to(total.dtype)}
+    return Loss(total, count, parts)
