@@ -31,8 +31,8 @@ class Clips:
     sample_rate: int
 
     @classmethod
-    def of(cls, clips: Sequence[Float[Tensor, "*channel time"]], sample_rate: int) -> "Clips":
-        """A bank of mono clips, or of clips with equally many channels.
+    def of(cls, clips: Sequence[Tensor], sample_rate: int) -> "Clips":
+        """A bank of mono clips `(time)`, or of clips `(channel, time)` with equally many channels.
 
         Raises:
             DataError: no clip, an empty one, or unequal numbers of channels.

@@ -48,7 +48,7 @@ def mu_law(waveform: Float[Tensor, "*batch time"], bits: int = 8) -> Float[Tenso
 
 
 def narrow_band(
-    waveform: Float[Tensor, "batch *channel time"], sample_rate: int
+    waveform: Float[Tensor, "batch *channel time"], lengths: Int[Tensor, " batch"], *, sample_rate: int
 ) -> Float[Tensor, "batch *channel time"]:
     """Telephone speech: 300 to 3400 Hz, in the steps of an 8-bit line, without delay.
 
@@ -60,8 +60,8 @@ def narrow_band(
     edges = torch.tensor([TELEPHONE_HZ[0], TELEPHONE_HZ[1] - 170.0], device=waveform.device) / sample_rate
     low, high = sinc_lowpass(edges, half).to(waveform)
     shape = (len(waveform), -1)
-    band = convolve(waveform, (high - low).expand(shape), half)
-    return convolve(mu_law(band), high.expand(shape), half)
+    band = silenced(convolve(waveform, (high - low).expand(shape), half), lengths)
+    return silenced(convolve(mu_law(band), high.expand(shape), half), lengths)
 
 
 def encode_decode(
@@ -140,7 +140,7 @@ class Codec:
         if kind == "mu_law":
             return mu_law(part, self.bits)
         if kind == "gsm":
-            return narrow_band(part, items.sample_rate)
+            return narrow_band(part, lengths, sample_rate=items.sample_rate)
         coded = torch.zeros_like(part)
         for item, (length, own) in enumerate(zip(lengths.tolist(), level.tolist())):
             coded[item, :, :length] = encode_decode(part[item, :, :length], items.sample_rate, kind, own)

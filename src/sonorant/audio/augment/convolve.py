@@ -3,8 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from sonorant.audio.filters import fft_convolve
+from torch.nn.functional import pad
 
 __all__ = ["convolve", "sinc_lowpass"]
 
@@ -21,7 +20,22 @@ def convolve(
     """
     if taps.dim() < waveform.dim():
         taps = taps[:, None]
-    return fft_convolve(waveform, taps)[..., delay : delay + waveform.shape[-1]]
+    num_samples, num_taps = waveform.shape[-1], taps.shape[-1]
+    # Overlap and save in blocks whose size and place depend on the filter alone: a sample's rounding is then the same
+    # however long the batch is padded, and no quantiser further down a chain can fall to the other side because of it.
+    size = 1 << max(10, (4 * num_taps - 1).bit_length())
+    step = size - num_taps + 1
+    num_blocks = max(1, -(-(num_samples + delay) // step))
+    padded = pad(waveform, (num_taps - 1, num_blocks * step - num_samples))
+    spectra = torch.fft.rfft(padded.unfold(-1, size, step))
+    blocks = torch.fft.irfft(_product(spectra, torch.fft.rfft(taps, size)[..., None, :]), size)[..., num_taps - 1 :]
+    return blocks.flatten(-2)[..., delay : delay + num_samples]
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left · right, written out: torch's complex product rounds differently inside and at the end of a vector register."""
+    real = left.real * right.real - left.imag * right.imag
+    return torch.complex(real, left.real * right.imag + left.imag * right.real)
 
 
 def sinc_lowpass(cutoff: Float[Tensor, "*batch"], half: int) -> Float[Tensor, "*batch tap"]:

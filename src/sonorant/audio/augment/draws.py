@@ -1,7 +1,7 @@
 """What an augmentation draws: a pure function of each item's seed, the place in the chain, and the name of the draw."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from sonorant.core.types import Batch
 __all__ = ["Augmentation", "Draws", "check_range", "draws_of", "ensure_float", "per_item", "wide"]
 
 
+@runtime_checkable
 class Augmentation(Protocol):
     """Changes audio and whatever of the labels goes with it."""
 

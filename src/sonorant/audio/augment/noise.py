@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sonorant.audio.augment.clips import Clips
+from sonorant.audio.augment.convolve import convolve
 from sonorant.audio.augment.draws import Draws, check_range, wide
 from sonorant.audio.augment.items import Change, Items, augmented, silenced
 from sonorant.audio.augment.level import gain_for_snr
-from sonorant.audio.filters import fft_convolve
 from sonorant.core.config import within
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Batch
@@ -61,8 +61,8 @@ def coloured_noise(
     response = response * fade
     response = (response / response.square().sum(dim=1, keepdim=True).sqrt()).float()
     white = draws.normals(name, num_samples + taps - 1)
-    shaped = fft_convolve(white, response)
-    return shaped[:, taps - 1 : taps - 1 + num_samples]
+    # The first taps - 1 samples are the filter running in.
+    return convolve(white, response)[:, taps - 1 :]
 
 
 @dataclass(frozen=True, kw_only=True)
