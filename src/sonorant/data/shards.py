@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -453,7 +453,7 @@ def write_shar(
     folder: str | Path,
     *,
     shard_size: int = 1000,
-    audio_format: Literal["flac", "opus", "wav"] = "flac",
+    audio_format: str = "flac",
     max_skipped_share: float = 0.05,
 ) -> Written:
     """Writes cuts and their audio as a Shar folder; the folder appears when it is whole.
@@ -462,7 +462,7 @@ def write_shar(
         cuts: lhotse cuts, read once.
         folder: to be written; one that exists is replaced.
         shard_size: items in a shard.
-        audio_format: flac (16 bit) and wav keep the samples, opus is smaller and lossy.
+        audio_format: "flac", "opus" or "wav"; flac (16 bit) and wav keep the samples, opus is smaller and lossy.
         max_skipped_share: unreadable items are left out and listed, up to this share of all.
 
     Raises:
