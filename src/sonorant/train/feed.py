@@ -3,11 +3,11 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from sonorant.core.errors import DataError
+from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.seed import derive
 from sonorant.train.devices import reseed
 
@@ -16,6 +16,7 @@ __all__ = ["Feed", "TrainBatch", "TrainBatches"]
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class TrainBatch(Protocol):
     """What the loop asks of a batch; `core.types.Batch` has it."""
 
@@ -27,9 +28,10 @@ class TrainBatch(Protocol):
         """Of audio."""
         ...
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self: ...
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any: ...
 
 
+@runtime_checkable
 class TrainBatches(Protocol):
     """A source of batches that can go on where it was: its state counts batches *consumed*, not prefetched."""
 
@@ -62,8 +64,13 @@ class Feed:
         world_size: int,
         device: torch.device,
     ) -> None:
-        made = batches if isinstance(batches, Iterable) else batches(rank, world_size)
-        self.batches: TrainBatches = made
+        made = batches(rank, world_size) if not isinstance(batches, Iterable) and callable(batches) else batches
+        if not isinstance(made, TrainBatches):
+            raise ConfigError(
+                "batches must be an iterable with state_dict and load_state_dict, so that training can go on where it was; "
+                f"got {type(made).__name__}"
+            )
+        self.batches = made
         self.consumed = 0
         self.passes = 0
         self.waited = 0.0

@@ -54,7 +54,7 @@ def launch(
         raise ConfigError("this process is already a worker (RANK is set, by torchrun?): ask for one process in each")
     # The store listens in this process on a port that the system gives it, so that there is no race for a free one.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    context = torch.multiprocessing.get_context(start_method)
+    context: Any = torch.multiprocessing.get_context(start_method)
     workers = []
     for rank in range(num_processes):
         receiving, sending = context.Pipe(duplex=False)
@@ -74,7 +74,7 @@ class _Worker:
     rank: int
     process: Any
     pipe: Connection
-    outcome: tuple[Any, ...] = ()
+    outcome: tuple[Any, ...] = ("running",)
     value: Any = None
     done: bool = field(default=False)
 

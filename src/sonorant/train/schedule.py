@@ -114,8 +114,14 @@ class ScheduleConfig:
 def _tri_stage(config: ScheduleConfig, steps: int, warmup: int) -> Schedule:
     hold = round(config.hold * steps)
     decay = max(1, steps - warmup - hold)
-    scales = {"init_scale": config.init_scale, "final_scale": config.final_scale}
-    return partial(tri_stage, warmup_steps=warmup, hold_steps=hold, decay_steps=decay, **scales)
+    return partial(
+        tri_stage,
+        warmup_steps=warmup,
+        hold_steps=hold,
+        decay_steps=decay,
+        init_scale=config.init_scale,
+        final_scale=config.final_scale,
+    )
 
 
 SCHEDULES: dict[str, Callable[[ScheduleConfig, int, int], Schedule]] = {
