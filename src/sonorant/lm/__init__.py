@@ -1,0 +1,1 @@
+"""Language models: n-grams and neural ones, over words or subwords."""
