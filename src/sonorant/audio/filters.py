@@ -25,12 +25,12 @@ __all__ = [
 
 _BLOCK = 128
 
-Coefficients = Sequence[float] | Float[Tensor, "*batch tap"]
+Coefficients = Sequence[float] | Float[Tensor, "..."]
 
 
 def fft_convolve(
     waveform: Float[Tensor, "*batch time"], kernel: Float[Tensor, "*kernels tap"], mode: str = "full"
-) -> Float[Tensor, "*batch new_time"]:
+) -> Float[Tensor, "*both new_time"]:
     """Convolution along the last axis, by FFT.
 
     Args:
@@ -78,7 +78,7 @@ def deemphasis(waveform: Float[Tensor, "*batch time"], coefficient: float = 0.97
     return lfilter(waveform, [1.0], [1.0, -coefficient])
 
 
-def lfilter(waveform: Float[Tensor, "*batch time"], b: Coefficients, a: Coefficients) -> Float[Tensor, "*batch time"]:
+def lfilter(waveform: Float[Tensor, "*batch time"], b: Coefficients, a: Coefficients) -> Float[Tensor, "*both time"]:
     """Recursive filter a_0 y_t = Σ b_k x_{t-k} - Σ_{k≥1} a_k y_{t-k}, at rest before the first sample.
 
     Args:

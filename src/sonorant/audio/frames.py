@@ -107,16 +107,19 @@ class Framing:
             return F.pad(waveform if lengths is None else zero_padding(waveform, lengths), (left, right))
         time = waveform.shape[1]
         if time == 0:
-            return F.pad(waveform, (max(0, left), max(0, right)))
-        if lengths is None:
-            steps = torch.arange(-left, time + right, device=waveform.device)
-            return waveform[:, self._folded(steps, time)]
+            return F.pad(waveform, (0, max(0, left + right)))
+        if lengths is None or min(left, right) < 0:
+            # One length, or hops wider than windows: every position is looked up.
+            steps = torch.arange(-left, max(-left, time + right), device=waveform.device)
+            if lengths is None:
+                return waveform[:, self._folded(steps, time)]
+            return self._gathered(waveform, steps.expand(len(lengths), -1), lengths)
         # Only the edges are gathered: the left one is shared, the right one moves with the length.
         head = torch.arange(-left, 0, device=waveform.device)[None, :].expand(len(lengths), -1)
         first = self._gathered(waveform, head, lengths)
-        tail = lengths[:, None] + torch.arange(max(0, right), device=waveform.device)
+        tail = lengths[:, None] + torch.arange(right, device=waveform.device)
         last = self._gathered(waveform, tail, lengths)
-        body = torch.cat([first, F.pad(waveform, (0, max(0, right)))], dim=1)[:, max(0, -left) :]
+        body = torch.cat([first, F.pad(waveform, (0, right))], dim=1)
         return body.scatter(1, tail + left, last)
 
     def _gathered(self, waveform: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:

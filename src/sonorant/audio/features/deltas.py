@@ -66,4 +66,5 @@ def add_deltas(features: Features, order: int = 2, reach: int = 2) -> Features:
     torch.Size([1, 9, 39])
     """
     parts = [deltas(features.values, features.lengths, level, reach) for level in range(1, order + 1)]
-    return Features(torch.cat([features.values, *parts], dim=2), features.lengths, features.frame_rate)
+    static = zero_padding(features.values, features.lengths)
+    return Features(torch.cat([static, *parts], dim=2), features.lengths, features.frame_rate)

@@ -72,12 +72,12 @@ def gammatone_bands(
         high_hz: centre of the highest band; 0.9 of half the sample rate where None.
         seconds: of the impulse responses; at 50 Hz the response has died away by 80 dB after 0.128 s.
     """
-    centers = erb_centers(num_bands, low_hz, 0.45 * sample_rate if high_hz is None else high_hz)[:, None]
+    centers = erb_centers(num_bands, low_hz, 0.45 * sample_rate if high_hz is None else high_hz)
     time = torch.arange(round(seconds * sample_rate), dtype=torch.float64) / sample_rate
-    bandwidth = 2 * math.pi * 1.019 * erb(centers)
+    bandwidth = (2 * math.pi * 1.019 * erb(centers))[:, None]
     response = time.pow(3) * torch.exp(-bandwidth * time)
     # The integral of the envelope over time is 3!/(2πb)⁴; half of a cosine's energy lies at +f.
-    response = response * torch.cos(2 * math.pi * centers * time) * bandwidth.pow(4) / 3 / sample_rate
+    response = response * torch.cos(2 * math.pi * centers[:, None] * time) * bandwidth.pow(4) / 3 / sample_rate
     return fft_convolve(waveform[..., None, :], response.to(waveform.device, waveform.dtype), "causal")
 
 
