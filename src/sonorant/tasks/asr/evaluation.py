@@ -1,0 +1,126 @@
+"""Error rates of a recogniser on a corpus, with and without a language model, and the tuning of the model's weight.
+
+Log probabilities are computed once (`collect`); searches with other options go over them again.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonorant.core.errors import DataError
+from sonorant.core.types import Score
+from sonorant.data.batches import Batches, BatchConfig
+from sonorant.data.corpora.corpus import text_of
+from sonorant.decoding.ctc_beam import CtcBeam
+from sonorant.metrics.edit import ErrorRate
+from sonorant.tasks.asr.model import CtcRecogniser, LogProbs
+from sonorant.tasks.asr.transcriber import Transcriber
+from sonorant.tasks.asr.transcript import Transcript
+
+__all__ = ["Scored", "collect", "error_rates", "greedy_scores", "tune_beam"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One utterance: what was said, by whom, and what the network heard."""
+
+    id: str
+    reference: str
+    speaker: str
+    log_probs: Tensor
+    """`(frame, vocab)`, on the CPU."""
+    seconds: float
+
+
+@torch.no_grad()
+def collect(model: CtcRecogniser, cuts: Any, config: BatchConfig) -> list[Scored]:
+    """Log probabilities of every cut, in the corpus's order.
+
+    Raises:
+        DataError: no cut, or audio that cannot be read.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    cuts = list(cuts)
+    if not cuts:
+        raise DataError("there is nothing to evaluate: the split is empty")
+    found = {}
+    by_length = replace(config, sample_rate=model.sample_rate, by_duration=True, shuffle=False, max_item_seconds=None)
+    for batch in Batches(cuts, by_length, train=False):
+        batch = batch.to(device)
+        values, lengths = model(batch.waveform, batch.lengths)
+        for name, item, length in zip(batch.ids, values.cpu(), lengths.tolist(), strict=True):
+            found[name] = item[:length].clone()
+    model.train(was_training)
+    return [Scored(cut.id, text_of(cut) or "", _speaker(cut), found[cut.id], cut.duration) for cut in cuts]
+
+
+def error_rates(items: Sequence[Scored], hypotheses: Mapping[str, str] | Sequence[str], arm: str) -> list[Score]:
+    """`arm/wer` and `arm/cer` with 95 % intervals, speakers resampled whole where they are known."""
+    texts = [hypotheses[item.id] for item in items] if isinstance(hypotheses, Mapping) else list(hypotheses)
+    scores = []
+    for unit, name in (("word", "wer"), ("char", "cer")):
+        metric = ErrorRate(unit, f"{arm}/{name}")  # type: ignore[arg-type]
+        for item, text in zip(items, texts, strict=True):
+            metric.update(item.reference, text, group=item.speaker)
+        scores.append(metric.score())
+    return scores
+
+
+def transcripts(items: Sequence[Scored], transcriber: Transcriber, **options: Any) -> list[Transcript]:
+    """Each item decoded; options are the search's."""
+    found = []
+    for item in items:
+        scores = LogProbs(item.log_probs[None], torch.tensor([len(item.log_probs)]))
+        hypothesis = transcriber.decode(scores, **options)[0]
+        found.append(transcriber._transcript(item.id, hypothesis, item.seconds))
+    return found
+
+
+def greedy_scores(model: CtcRecogniser, cuts: Any, config: BatchConfig, arm: str) -> list[Score]:
+    """Error rates of the best path; what validation reports."""
+    items = collect(model, cuts, config)
+    was_training = model.training
+    texts = [t.text for t in transcripts(items, Transcriber(model.eval()))]
+    model.train(was_training)
+    return error_rates(items, texts, arm)
+
+
+def tune_beam(
+    items: Sequence[Scored],
+    beam: CtcBeam,
+    lm_weights: Sequence[float] = (0.3, 0.6, 0.9, 1.2, 1.6),
+    word_bonuses: Sequence[float] = (-1.0, 0.0, 1.0, 2.0),
+) -> dict[str, float]:
+    """The weight of the language model and the bonus for each word that give the lowest word error rate.
+
+    To be called with development data only.
+
+    Returns:
+        `lm_weight`, `word_bonus` and the `wer` that they reached.
+    """
+    best: tuple[float, dict[str, float]] | None = None
+    for weight, bonus in itertools.product(lm_weights, word_bonuses):
+        metric = ErrorRate("word", num_resamples=1)
+        for item, text in zip(items, _search(items, beam, lm_weight=weight, word_bonus=bonus), strict=True):
+            metric.update(item.reference, text)
+        rate = metric.total.rate
+        if best is None or rate < best[0]:
+            best = (rate, {"lm_weight": weight, "word_bonus": bonus, "wer": rate})
+    if best is None:
+        raise DataError("tuning needs at least one weight and one bonus")
+    return best[1]
+
+
+def _search(items: Sequence[Scored], beam: CtcBeam, **options: Any) -> Iterator[str]:
+    for item in items:
+        yield beam(item.log_probs[None], torch.tensor([len(item.log_probs)]), **options)[0][0].text
+
+
+def _speaker(cut: Any) -> str:
+    return next((s.speaker for s in cut.supervisions if s.speaker), "")

@@ -1,0 +1,232 @@
+"""Training a CTC recogniser on a corpus: transcripts normalised, checked, tokenised; batches; `fit`.
+
+Read `Speech` (a corpus ready to train on) and `prepare_speech`, then `train_recogniser`.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+
+from sonorant.core.config import at_least, one_of
+from sonorant.core.errors import DataError
+from sonorant.core.types import Score
+from sonorant.data.batches import Batches, BatchConfig
+from sonorant.data.checks import CheckReport, check_corpus
+from sonorant.data.corpora.corpus import Corpus, text_of
+from sonorant.tasks.asr.model import CtcRecogniser
+from sonorant.text.alphabet import Alphabet
+from sonorant.text.normalise import Normaliser
+from sonorant.text.subword import Subword
+from sonorant.text.tokenizer import Tokenizer
+from sonorant.train.config import TrainConfig
+from sonorant.train.loop import FitResult, fit
+from sonorant.train.optim import OptimConfig, build_optimizer
+from sonorant.train.schedule import ScheduleConfig, build_schedule
+
+__all__ = [
+    "Speech", "TextConfig", "TrainingConfig", "build_tokenizer", "prepare_speech", "token_labels", "train_recogniser",
+]  # fmt: skip
+
+log = logging.getLogger("sonorant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How transcripts become tokens."""
+
+    tokens: Literal["char", "subword"] = "char"
+    """Characters, or SentencePiece units."""
+    vocab_size: int = 128
+    """Subwords, the blank included."""
+    language: str = "en"
+    """Of the number words that digits become; with another language than en, fr, es, de digits stay."""
+
+    def __post_init__(self) -> None:
+        one_of("tokens", self.tokens, ("char", "subword"))
+        at_least("vocab_size", self.vocab_size, 4)
+
+    def normaliser(self) -> Normaliser:
+        """Lower case, no punctuation, numbers in words."""
+        return Normaliser(language=self.language, numbers=self.language in ("en", "fr", "es", "de"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Steps, batches, optimiser, schedule and loop of one training."""
+
+    steps: int = 2000
+    """Updates of the weights."""
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    """Sizes and loading."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimiser."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Of the learning rate."""
+    loop: TrainConfig = field(default_factory=TrainConfig)
+    """Clipping, averaging, checkpoints, validation."""
+    max_bad_share: float = 0.05
+    """Share of items that the checks may leave out before they stop the run."""
+    allow_shared_speakers: bool = False
+    """Go on where a speaker stands in two splits; then the figures say nothing of new speakers."""
+
+    def __post_init__(self) -> None:
+        at_least("steps", self.steps, 1)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A corpus that has passed its checks, with its tokeniser."""
+
+    corpus: Corpus
+    """Transcripts normalised; bad items left out."""
+    tokenizer: Tokenizer
+    report: CheckReport
+
+    def split(self, name: str) -> CutSet:
+        """Cuts of a split."""
+        return self.corpus.split(name)
+
+    def texts(self, name: str) -> list[str]:
+        """Transcripts of a split."""
+        return [text_of(cut) or "" for cut in self.split(name)]
+
+
+def prepare_speech(
+    corpus: Corpus,
+    text: TextConfig,
+    training: TrainingConfig,
+    *,
+    frame_rate: float,
+    tokenizer: Tokenizer | None = None,
+    folder: Path | None = None,
+    audio_sample: int | None = 2000,
+) -> Speech:
+    """Normalises transcripts, builds the tokeniser from the training split, and checks every item.
+
+    Args:
+        corpus: with a split `train`.
+        text: how transcripts become tokens.
+        training: for its limits.
+        frame_rate: of the recogniser's output; an item needs a frame for each token and one between equal neighbours.
+        tokenizer: an existing one, such as a checkpoint's.
+        folder: where `skipped.jsonl` goes.
+        audio_sample: number of files that are opened, spread over the corpus; None for all.
+
+    Raises:
+        DataError: no training split, too many bad items, shared speakers.
+    """
+    corpus = corpus.with_splits({name: _normalised(cuts, text.normaliser()) for name, cuts in corpus.splits.items()})
+    if tokenizer is None:
+        tokenizer = build_tokenizer(text, (text_of(cut) or "" for cut in corpus.split("train")))
+    report = check_corpus(
+        corpus,
+        tokenizer=tokenizer,
+        frame_rate=frame_rate,
+        min_seconds=0.1,
+        max_bad_share=training.max_bad_share,
+        allow_shared_speakers=training.allow_shared_speakers,
+        out_folder=folder,
+        audio_sample=audio_sample,
+    )
+    for warning in report.warnings:
+        log.warning("%s", warning)
+    if report.skipped:
+        counts = Counter(item.reason for item in report.skipped)
+        listed = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        log.info("left out %d of %d items: %s", len(report.skipped), report.num_items, listed)
+    return Speech(report.corpus, tokenizer, report)
+
+
+def build_tokenizer(text: TextConfig, texts: Iterable[str]) -> Tokenizer:
+    """Characters or subwords of the training transcripts."""
+    lines = [line for line in texts if line]
+    if not lines:
+        raise DataError("the training split has no transcripts: nothing to build a vocabulary from")
+    if text.tokens == "char":
+        return Alphabet.build(lines)
+    return Subword.train(lines, vocab_size=text.vocab_size)
+
+
+def token_labels(tokenizer: Tokenizer) -> dict[str, Callable[[Any], Any]]:
+    """The labels that a CTC recogniser asks of a batch."""
+    return {"tokens": partial(_encode, tokenizer)}
+
+
+def train_recogniser(
+    model: CtcRecogniser,
+    speech: Speech,
+    config: TrainingConfig,
+    folder: str | Path,
+    *,
+    settings: Any = None,
+    seed: int = 0,
+    validate: Callable[[], Sequence[Score]] | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+    accelerator: str = "auto",
+) -> FitResult:
+    """Trains in place, going on from whatever the folder holds; see `train.loop.fit`.
+
+    Args:
+        model: its feature statistics are gathered here where it has none.
+        speech: prepared corpus with a split `train`.
+        config: how.
+        folder: for checkpoints and logs.
+        settings: the whole configuration, which the folder is compared with.
+        seed: of the order of items and of all draws.
+        validate: gives scores on held-out data.
+        num_workers: processes that load audio.
+        progress: show a bar.
+        accelerator: cpu, cuda, mps or auto.
+    """
+    batch_config = replace(config.batches, sample_rate=model.sample_rate, num_workers=num_workers)
+    labels = token_labels(speech.tokenizer)
+    if float(model.normalise.count) == 0:
+        survey = Batches(speech.split("train"), replace(batch_config, num_workers=0), seed=seed, train=True)
+        model.fit_normalisation(_until(survey, speech.report.corpus.summary["train"].seconds))
+
+    def batches(rank: int, world_size: int) -> Batches:
+        return Batches(
+            speech.split("train"), batch_config, labels=labels, seed=seed, rank=rank, world_size=world_size, train=True
+        )
+
+    return fit(
+        model,
+        batches,
+        {"model": build_optimizer(config.optim, model)},
+        steps=config.steps,
+        folder=folder,
+        config=replace(config.loop, seed=seed, progress=progress, accelerator=accelerator),
+        settings=settings,
+        schedules={"model": build_schedule(config.schedule, config.steps)},
+        validate=validate,
+        diagnose=model.diagnose,
+    )
+
+
+def _until(batches: Iterable[Any], seconds: float) -> Iterable[Any]:
+    """Batches of an endless source for one epoch of so many seconds."""
+    for batch in batches:
+        yield batch
+        seconds -= batch.seconds
+        if seconds <= 0:
+            return
+
+
+def _encode(tokenizer: Tokenizer, cut: Cut) -> list[int]:
+    return tokenizer.encode(text_of(cut) or "", item=cut.id)
+
+
+def _normalised(cuts: CutSet, normalise: Normaliser) -> CutSet:
+    return CutSet.from_cuts([cut.map_supervisions(partial(_normalise_one, normalise)) for cut in cuts])
+
+
+def _normalise_one(normalise: Normaliser, supervision: Any) -> Any:
+    return supervision.transform_text(normalise) if supervision.text is not None else supervision
