@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,6 +336,32 @@ def test_no_file_stays_open(tones: list[Any], workers: int) -> None:
     for _ in range(3):
         take(batches, 10)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def worker_ids() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+
+
+def test_a_worker_that_dies_is_not_silent(tones: list[Any]) -> None:
+    walk = iter(Batches(tones, config(num_workers=1, prefetch=1)))
+    next(walk)
+    (worker,) = worker_ids()
+    os.kill(worker, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="exited unexpectedly|killed by signal"):
+        list(itertools.islice(walk, 10))
+
+
+def test_a_signal_to_the_whole_group_leaves_the_batches_to_the_trainer(tones: list[Any]) -> None:
+    walk = iter(Batches(tones, config(num_workers=1), labels=LABELS, seed=1))
+    first = next(walk)
+    (worker,) = worker_ids()
+    os.kill(worker, signal.SIGTERM)
+    os.kill(worker, signal.SIGINT)
+    rest = list(itertools.islice(walk, 10))
+    walk.close()  # type: ignore[attr-defined]
+    alone = take(Batches(tones, config(), labels=LABELS, seed=1), 11)
+    assert all(same(a, b) for a, b in zip([first, *rest], alone, strict=True))
+    assert not worker_ids()
 
 
 def test_a_mixture_of_files(tones: list[Any], tmp_path: Path) -> None:

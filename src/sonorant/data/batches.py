@@ -251,7 +251,7 @@ class Batches:
         method = self.config.start_method
         if (method or multiprocessing.get_start_method()) != "fork":
             self._check_picklable()
-        loader = DataLoader(
+        loader: Any = DataLoader(
             self._reader,  # type: ignore[arg-type]
             batch_size=None,
             sampler=orders(),  # type: ignore[arg-type]

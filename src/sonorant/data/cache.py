@@ -133,8 +133,8 @@ class FeatureCache:
             raise DataError(
                 f"{self.folder}: features of one configuration differ in (dim, frame_rate): {sorted(kinds)}"
             )
-        values, lengths = pad([torch.from_numpy(array.astype(np.float32)) for array in arrays])
-        return Features(values.to(device), lengths.to(device), kinds.pop()[1])
+        padded, lengths = pad([torch.from_numpy(array.astype(np.float32)) for array in arrays])
+        return Features(padded.to(device), lengths.to(device), kinds.pop()[1])
 
     def _lookup(self, keys: Sequence[str]) -> dict[str, tuple[np.ndarray, float]]:
         if any(key not in self._entries for key in keys):

@@ -246,9 +246,10 @@ class Position:
 
 @dataclass
 class Excluded:
-    """Items that no batch holds, counted by kind and listed."""
+    """Items that no batch holds."""
 
     counts: dict[str, int] = field(default_factory=dict)
+    """By kind of reason."""
     listed: dict[str, str] = field(default_factory=dict)
     """Id → reason."""
 
@@ -404,8 +405,7 @@ class Schedule:
 
     def num_steps(self, position: Position | None = None) -> int:
         """Steps of this rank from a position to the end of its epoch; reads the durations of all windows in between."""
-        position = position or self.start()
-        return sum(1 for _ in self.epoch_steps(position))
+        return sum(1 for _ in self.epoch_steps(position or self.start()))
 
     def epoch_steps(self, position: Position) -> Iterator[Step]:
         """This rank's steps from a position to the end of its epoch."""
@@ -478,18 +478,11 @@ class PlannedSampler:
     Where `DynamicBucketingSampler` finds its place again by drawing all batches before it, this one jumps there.
 
     Args:
-        schedule: with `train=True`; an epoch here is one pass of it.
-
-    >>> # loader = DataLoader(K2SpeechRecognitionDataset(...), sampler=PlannedSampler(schedule), batch_size=None)
-    """
+        schedule: with `train=True`; an epoch here is one pass of it."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self._position = schedule.start()
-
-    @property
-    def epoch(self) -> int:
-        return self._position.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch by its number; does nothing inside of that epoch."""

@@ -428,7 +428,7 @@ def as_source(cuts: Any) -> Source:
         return cuts
     if isinstance(cuts, str | Path):
         return ShardedCuts(cuts)
-    data = getattr(cuts, "data", None)
+    data: Any = getattr(cuts, "data", None)
     if type(data).__name__ == "LazySharIterator":
         return ShardedCuts(streams=data.streams)
     return CutTable(cuts)
