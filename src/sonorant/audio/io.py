@@ -282,8 +282,7 @@ def _read_sndfile(file: Any, name: str, start: float, duration: float | None) ->
             raise
         if _ffmpeg_is_here():
             return _read_ffmpeg(file, name, start, duration)
-        hint = "" if isinstance(file, str) else "; for m4a, webm or video: pip install 'sonorant[audio]'"
-        raise _unreadable(name, error, hint) from error
+        raise _unreadable(name, error, "; for m4a, webm or video: pip install 'sonorant[audio]'") from error
 
 
 def _ffmpeg_is_here() -> bool:
@@ -329,15 +328,17 @@ def _read_ffmpeg(file: Any, name: str, start: float, duration: float | None) -> 
             rate = stream.rate
             first = round(start * rate)
             last = None if duration is None else first + max(1, round(duration * rate))
-            if start > 1:
-                # Coders with memory (AAC, Opus) need a moment before what they give is right.
+            position = 0
+            # Sought only where times are as fine as samples: Matroska's milliseconds would put a part off by some.
+            if start > 1 and stream.time_base.denominator >= rate:
+                # Coders with memory (AAC) need a moment before what they give is right.
                 opened.seek(int((start - 0.5) / stream.time_base), stream=stream, backward=True)
-            pieces, position = [], None
+                position = -1
+            pieces = []
             resampler = av.AudioResampler(format="fltp", rate=rate)
             for decoded in opened.decode(stream):
-                origin = float((stream.start_time or 0) * stream.time_base)
-                if position is None:
-                    position = round((decoded.time - max(0.0, origin)) * rate) if decoded.time is not None else 0
+                if position < 0:
+                    position = round(float((decoded.pts - (stream.start_time or 0)) * stream.time_base) * rate)
                 block = np.concatenate([frame.to_ndarray() for frame in resampler.resample(decoded)], axis=1)
                 low = max(0, first - position)
                 high = block.shape[1] if last is None else min(block.shape[1], last - position)
