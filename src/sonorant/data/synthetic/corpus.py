@@ -21,6 +21,7 @@ from sonorant.core.errors import ConfigError, DataError, unknown_name
 from sonorant.core.seed import derive
 from sonorant.core.types import Segment
 from sonorant.data.synthetic import espeak
+from sonorant.data.synthetic.f0 import FRAME_RATE, track
 from sonorant.data.synthetic.lexicon import LANGUAGES
 from sonorant.data.synthetic.rooms import Channel, record
 from sonorant.data.synthetic.sentences import GRAMMARS, Meaning, draw, grammar_words, partition, realise
@@ -177,6 +178,8 @@ class Utterance:
     syllables: tuple[Segment, ...]
     speaker: str
     style: str
+    pitch_hz: float
+    """What the voice was told to speak at, in the middle of its intonation; 0 in a whisper."""
     intent: str
     """Name of the sentence's frame."""
     slots: Mapping[str, str]
@@ -192,6 +195,17 @@ class Utterance:
     @property
     def seconds(self) -> float:
         return len(self.waveform) / self.sample_rate
+
+    @cached_property
+    def f0(self) -> Float[Tensor, " frame"]:
+        """Pitch in Hz at 100 frames a second, the first at time 0; 0 where there is none. Tracked on the dry voice."""
+        times = np.arange(0, len(self.waveform) / self.sample_rate, 1 / FRAME_RATE)
+        if not self.pitch_hz:
+            return torch.zeros(len(times))
+        # The recording plays `tract` times faster than the voice spoke.
+        tract = self.sample_rate / (self.scale * self.dry.sample_rate)
+        tracked = track(self.dry, self.pitch_hz / tract, times * tract)
+        return torch.from_numpy(tracked * np.float32(tract))
 
     @cached_property
     def samples(self) -> NDArray[np.int16]:
@@ -268,10 +282,10 @@ def _spoken(
     tract = float(np.exp(jitter * config.tract_spread * _normal(draws)))
     rate = voice.rate * manner.rate * float(np.exp(jitter * config.rate_spread * _normal(draws))) / tract
     # The recording is played `tract` times faster: what that adds to the pitch is taken away first.
-    semitones = jitter * config.pitch_semitones * _normal(draws) - 12 * float(np.log2(tract))
+    semitones = manner.semitones + jitter * config.pitch_semitones * _normal(draws) - 12 * float(np.log2(tract))
     speech = espeak.speak(
-        text, language, voice_file(voice, manner), rate=int(min(max(rate, 90), 380)), pitch=pitch_setting(semitones),
-        pitch_range=50, volume=80,
+        text, language, voice_file(voice, manner.whisper), rate=int(min(max(rate, 90), 380)),
+        pitch=pitch_setting(semitones), pitch_range=round(50 * manner.span), volume=80,
     )  # fmt: skip
     samples, scale = record(
         speech.samples, speech.sample_rate, config.sample_rate, _channel(config, voice, tract, draws)
@@ -287,6 +301,7 @@ def _spoken(
         syllables=_segments(speech.syllables, scale, config.sample_rate),
         speaker=voice.name,
         style=style,
+        pitch_hz=0.0 if manner.whisper else voice.pitch_hz * 2 ** (semitones / 12) * tract,
         intent=meaning.frame,
         slots={} if free else dict(meaning.slots),
         translations=translations,
@@ -317,10 +332,9 @@ def _channel(config: SyntheticConfig, voice: Voice, tract: float, draws: random.
 
 def _segments(marks: tuple[espeak.Mark, ...], scale: float, rate: int, lower: bool = False) -> tuple[Segment, ...]:
     """Marks in samples of the voice as segments in seconds, on the recording's own samples."""
-    ends = [(round(m.start * scale), round(m.end * scale)) for m in marks]
-    return tuple(
-        Segment(a / rate, (b - a) / rate, m.label.lower() if lower else m.label) for m, (a, b) in zip(marks, ends)
-    )
+    edges = np.rint(np.array([(m.start, m.end) for m in marks]) * scale) / rate
+    starts, lengths = edges[:, 0].tolist(), (edges[:, 1] - edges[:, 0]).tolist()
+    return tuple(Segment(a, d, m.label.lower() if lower else m.label) for m, a, d in zip(marks, starts, lengths))
 
 
 @lru_cache(maxsize=64)

@@ -14,10 +14,10 @@ What is known of eSpeak NG 1.52 and mended here:
 - Pauses and changes of language come as phones too. Pauses are kept under the name `SILENCE`.
 """
 
+import bisect
 import functools
 import os
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +34,11 @@ _VOWELS = frozenset("aeiouyæøœɐɑɒɔəɚɛɜɝɞɤɨɪɯɵʉʊʌʏᵻ")
 _SYLLABIC = "\u0329"
 _LINKING = frozenset("nmŋɲlɹrɾʁʎ")
 _MARKS = re.compile(r"[ˈˌ\-]")
+_PUNCTUATION = "¿¡.,;:!?\""
 _QUIET = 1
 """Largest absolute sample of a closure; the vocal tract filter leaves the last bit moving."""
 _SHORTEST_CLOSURE = 44
 """Samples (2 ms at 22050 Hz): anything shorter is a zero crossing."""
-_MOST_LIBRARIES = 48
-"""Loaded copies kept, each of some 2 MB; one more voice unloads the one that spoke longest ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,95 +91,97 @@ def speak(text: str, language: str = "en", voice_file: str = "", **parameters: i
         ConfigError: unknown language or a voice that eSpeak does not accept.
         DataError: the text holds nothing to say.
     """
-    library = _library(language.lower(), voice_file, os.getpid())
-    data, events = library.speak(text.replace(" ", "\u00a0"), **parameters)
+    library = _library(language.lower(), os.getpid())
+    data, events = library.speak(text.replace(" ", "\u00a0"), voice_file, **parameters)
     samples = np.frombuffer(data, dtype=np.int16)
-    phones, origins = _phones(samples, [event for event in events if event[0] == EVENT_PHONE])
+    phones = _phones(samples, [event for event in events if event[0] == EVENT_PHONE])
     if not any(phone.label != SILENCE for phone in phones):
         raise DataError(f"nothing to say in {text!r}; a text needs at least one letter or digit")
     marks = [(event[1], event[2] - 1) for event in events if event[0] == EVENT_WORD]
-    groups = _words(text, phones, origins, marks, language.lower())
+    groups = _words(text, phones, marks, language.lower())
     words = [_joined(word, phones[first:last]) for word, first, last in groups]
     syllables = [syllable for _, first, last in groups for syllable in _syllables(phones[first:last])]
     return Speech(samples, library.sample_rate, tuple(phones), tuple(syllables), tuple(words))
 
 
-_LIBRARIES: OrderedDict[tuple[str, str, int], Library] = OrderedDict()
-
-
-def _library(language: str, voice_file: str, pid: int) -> Library:
-    """The loaded copy for a voice; a forked child loads its own."""
-    key = (language, voice_file, pid)
-    found = _LIBRARIES.get(key)
-    if found is None:
-        if len(_LIBRARIES) >= _MOST_LIBRARIES:
-            _LIBRARIES.popitem(last=False)[1].close()
-        found = _LIBRARIES[key] = Library(language, voice_file)
-    _LIBRARIES.move_to_end(key)
-    return found
+@functools.lru_cache(maxsize=8)
+def _library(language: str, pid: int) -> Library:
+    """The loaded copy for a language; a forked child loads its own."""
+    return Library(language)
 
 
 @functools.cache
 def _begins_with_vowel(word: str, language: str) -> bool:
     """Whether the word alone begins with a vowel."""
-    alone = _MARKS.sub("", _library(language, "", os.getpid()).phonemise(word)).strip()
+    alone = _MARKS.sub("", _library(language, os.getpid()).phonemise(word)).strip()
     return is_vowel(alone)
 
 
-def _phones(samples: NDArray[np.int16], events: list[tuple[int, int, int, int, bytes]]) -> tuple[list[Mark], list[int]]:
-    """Phones and, for each, the sample of its event (which the word events refer to)."""
+@functools.lru_cache(maxsize=4096)
+def _named(name: bytes) -> tuple[str, int]:
+    """A phone event's name as IPA without marks, and its stress; a pause has no name."""
+    text = name.decode("utf-8", "ignore")
+    return _MARKS.sub("", text), 2 if "ˈ" in text else 1 if "ˌ" in text else 0
+
+
+def _phones(samples: NDArray[np.int16], events: list[tuple[int, int, int, int, bytes]]) -> list[Mark]:
+    """Phones over the whole signal; a stop begins with its closure, neighbouring pauses are one."""
     total = len(samples)
-    events = [event for event in events if not event[4].startswith(b"(")]  # "(en)": a change of language
-    onsets = [min(event[1], total) for event in events]
-    kept = [i for i, (here, there) in enumerate(zip(onsets, [*onsets[1:], total])) if there > here]
-    loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _QUIET)
-    marks: list[Mark] = []
-    starts: list[int] = []
-    names = [events[i][4].decode("utf-8", "ignore") for i in kept]
-    for position, i in enumerate(kept):
-        onset, start = onsets[i], onsets[i]
-        if position == 0:
-            start = 0
-        elif _MARKS.sub("", names[position]):
-            before = int(np.searchsorted(loud, onset))
-            silent_from = max(int(loud[before - 1]) + 1 if before else 0, onsets[kept[position - 1]])
-            if onset - silent_from >= _SHORTEST_CLOSURE and silent_from > onsets[kept[position - 1]]:
-                start = silent_from
-        starts.append(start)
-    for name, i, start, end in zip(names, kept, starts, [*starts[1:], total]):
-        stress = 2 if "ˈ" in name else 1 if "ˌ" in name else 0
-        marks.append(Mark(_MARKS.sub("", name) or SILENCE, start, end, onsets[i], stress))
-    return marks, [onsets[i] for i in kept]
+    sounds: list[tuple[str, int, int]] = []
+    ends = [min(event[1], total) for event in events[1:]] + [total]
+    for (_, onset, _, _, name), end in zip(events, ends):
+        label, stress = _named(name)
+        # Marks without length carry no sound; "(en)" tells of a change of language.
+        if end <= onset or label.startswith("(") or (sounds and not label and not sounds[-1][0]):
+            continue
+        sounds.append((label, onset, stress))
+    onsets = np.array([onset for _, onset, _ in sounds])
+    loud = np.flatnonzero((samples > _QUIET) | (samples < -_QUIET))
+    # The first sample after the last loud one before each onset.
+    last = np.concatenate([[0], loud + 1])[np.searchsorted(loud, onsets)].tolist()
+    starts = [0]
+    for (label, onset, _), before, silent in zip(sounds[1:], sounds, last[1:]):
+        closed = label and silent > before[1] and onset - silent >= _SHORTEST_CLOSURE
+        starts.append(silent if closed else onset)
+    return [
+        Mark(label or SILENCE, start, end, onset, stress)
+        for (label, onset, stress), start, end in zip(sounds, starts, [*starts[1:], total])
+    ]
 
 
-def _words(
-    text: str, phones: list[Mark], origins: list[int], marks: list[tuple[int, int]], language: str
-) -> list[tuple[str, int, int]]:
+def _words(text: str, phones: list[Mark], marks: list[tuple[int, int]], language: str) -> list[tuple[str, int, int]]:
     """Each written word with the range of its phones; pauses at its ends belong to no word."""
-    spans = [(match.group(), match.start(), match.end()) for match in re.finditer(r"\S+", text)]
-    firsts: list[int] = []
-    written: list[str] = []
+    spans = [(match.group().strip(_PUNCTUATION), match.end()) for match in re.finditer(r"\S+", text)]
+    ends = [phone.end for phone in phones]
+    found: list[tuple[str, int]] = []
+    span = -1
     for sample, position in marks:
-        word = next((name for name, _, end in spans if position < end), None)
-        if word is None:
+        if span >= 0 and position < spans[span][1]:  # a second event inside one written word ("l'ampoule")
             continue
-        spans_before = [span for span in spans if span[2] <= position]
-        if len(written) > len(spans_before):  # a second event inside the same written word ("l'ampoule")
-            continue
-        first = next((i for i, p in enumerate(phones) if p.end > sample and p.label != SILENCE), len(phones))
-        follows = first + 1 < len(phones) and is_vowel(phones[first + 1].label)
-        early = follows and phones[first].label in _LINKING and bool(written)
-        if early and _begins_with_vowel(word.strip("¿¡.,;:!?\"'"), language):
+        while span + 1 < len(spans) and position >= spans[span + 1][1]:
+            span += 1
+        span += 1
+        if span >= len(spans):
+            break
+        first = bisect.bisect_right(ends, sample)
+        while first < len(phones) and phones[first].label == SILENCE:
             first += 1
-        firsts.append(first)
-        written.append(word)
+        found.append((spans[span][0], first + _is_early(phones, first, bool(found), spans[span][0], language)))
     groups = []
-    for word, first, last in zip(written, firsts, [*firsts[1:], len(phones)]):
+    for (word, first), (_, last) in zip(found, [*found[1:], ("", len(phones))]):
         while last > first and phones[last - 1].label == SILENCE:
             last -= 1
         if last > first:
-            groups.append((word.strip('¿¡.,;:!?"'), first, last))
+            groups.append((word, first, last))
     return groups
+
+
+def _is_early(phones: list[Mark], first: int, follows: bool, word: str, language: str) -> bool:
+    """Whether the mark of a word stands at the last consonant of the word before."""
+    if not follows or first + 1 >= len(phones):
+        return False
+    links = phones[first].label in _LINKING and is_vowel(phones[first + 1].label)
+    return links and _begins_with_vowel(word, language)
 
 
 def _joined(label: str, phones: list[Mark]) -> Mark:

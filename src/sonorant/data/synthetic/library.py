@@ -2,8 +2,8 @@
 
 eSpeak NG keeps everything in global variables: one utterance at a time for each loaded copy, and what the utterance
 before left behind (the phase of the flutter, the random generator, filter memories) moves the next one by a few samples.
-`Library.restore` writes back the variables of the copy (`.data` and `.bss`, 110 kB, some 10 µs) as they were after the
-voice was set, so that every utterance starts from the same state. Left alone are the few variables that own memory on the
+`Library` writes back the variables of the copy (`.data` and `.bss`, 110 kB, some 10 µs) as they were after the voice was
+set, so that every utterance starts from the same state, and a change of voice costs no more. Left alone are the few variables that own memory on the
 heap (`_OWNERS`), which would point to what has been freed since. Where those cannot be found (no ELF symbol table, or a
 version of eSpeak NG whose variables were not read through), the copy is loaded anew instead: some milliseconds, and
 the same bytes.
@@ -19,6 +19,7 @@ import os
 import shutil
 import struct
 import tempfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -45,66 +46,75 @@ _OWNERS = (
 _EVENT = struct.Struct("iIiiiiP8s")
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
+_MOST_STATES = 400
+"""Voices whose state is kept, 110 kB each; a state is made again in some 0.2 ms."""
+
+State = list[tuple[int, bytes]]
+"""Address and content of each stretch of variables."""
 Event = tuple[int, int, int, int, bytes]
 """(type, sample, text position from 1 in characters, length in characters, name of a phone)"""
 
 
+def _put_back(state: State) -> None:
+    for address, content in state:
+        ctypes.memmove(address, content, len(content))
+
+
+def _now(state: State) -> State:
+    return [(address, ctypes.string_at(address, len(content))) for address, content in state]
+
+
 class Library:
-    """A loaded copy which speaks one language with one voice file.
+    """A loaded copy which speaks one language in any number of voices.
 
     Args:
         language: an eSpeak language code, such as `"en-us"` or `"fr"`.
-        voice_file: the text of an eSpeak voice variant (pitch, formants, …); empty for the language's own voice.
         snapshot: put the memory back before each utterance; False loads the library anew (slower, the same bytes).
 
     Raises:
         MissingPackage: `espeakng-loader` is not installed.
-        ConfigError: no such language, or the voice file is not accepted.
+        ConfigError: no such language.
     """
 
-    def __init__(self, language: str, voice_file: str = "", *, snapshot: bool = True):
-        folder = _folder(os.getpid())
+    def __init__(self, language: str, *, snapshot: bool = True):
         known = languages()
         if language.lower() not in known:
             raise ConfigError(unknown_name("eSpeak language", language, known))
-        self._voice = known[language.lower()]
-        if voice_file:
-            name = folder.variant(voice_file)
-            self._voice += f"+{name}"
-        self._data = str(folder.data).encode()
-        self._path, self._original = folder.copy_of_library(), str(folder.library)
+        self._folder = _folder(os.getpid())
+        self._language = known[language.lower()]
+        self._path, self._original = self._folder.copy_of_library(), str(self._folder.library)
+        self._data = str(self._folder.data).encode()
         self._snapshot = snapshot
         self._library: Any = None
-        self._memory: list[tuple[int, bytes]] | None = None
+        self._states: OrderedDict[str, State] = OrderedDict()
         self._audio: list[bytes] = []
         self._events: list[Event] = []
         self._error: BaseException | None = None
         self._callback = _CALLBACK(self._received)  # kept here: the library holds only a bare pointer
         self._load()
 
-    def close(self) -> None:
-        """Unloads the copy."""
-        self._unload()
-        Path(self._path).unlink(missing_ok=True)
+    @property
+    def restores(self) -> bool:
+        """Whether the memory is put back; else the library is loaded anew before each utterance."""
+        return "" in self._states
 
-    def _unload(self) -> None:
-        if self._library is not None:
-            self._library.espeak_Terminate()
-            handle, self._library = self._library._handle, None
-            _ctypes.dlclose(handle)
-
-    def speak(self, text: str, *, phones: bool = False, **parameters: int) -> tuple[bytes, list[Event]]:
+    def speak(self, text: str, voice_file: str = "", *, phones: bool = False, **parameters: int) -> tuple[bytes, list[Event]]:
         """Samples as 16-bit bytes at `sample_rate`, and the events.
 
         Args:
             text: what to say; with `phones`, what stands in `[[…]]` is read as eSpeak's phone mnemonics.
+            voice_file: the text of an eSpeak voice variant (pitch, formants, …); empty for the language's own voice. It
+                must leave the language's rules and stresses alone, for these live on the heap, outside of what is put back.
             parameters: `rate` (words a minute), `pitch`, `pitch_range` (0–100), `volume`, `word_gap` (10 ms).
+
+        Raises:
+            ConfigError: the voice file is not accepted.
+            DataError: eSpeak NG failed on this text.
         """
-        self.restore()
+        self._become(voice_file)
         library = self._library
         for name, value in parameters.items():
             library.espeak_SetParameter(_PARAMETERS[name], int(value), 0)
-        self._audio, self._events, self._error = [], [], None
         data = text.encode()
         flags = _UTF8 | (_PHONES_IN_BRACKETS if phones else 0)
         status = library.espeak_Synth(data, len(data) + 1, 0, 1, 0, flags, None, None)
@@ -125,17 +135,51 @@ class Library:
             clauses.append(clause.decode())
         return " ".join(clause for clause in clauses if clause)
 
-    def restore(self) -> None:
-        """Puts the library back to where it was before its first utterance."""
-        if self._memory is None:
-            self._load()
+    def close(self) -> None:
+        """Unloads the copy."""
+        self._unload()
+        Path(self._path).unlink(missing_ok=True)
+
+    def _become(self, voice_file: str) -> None:
+        """Brings the library to where it is before the first utterance of a voice."""
+        state = self._states.get(voice_file)
+        if state is not None:
+            _put_back(state)
+            self._states.move_to_end(voice_file)
             return
-        for address, content in self._memory:
-            ctypes.memmove(address, content, len(content))
+        if self.restores:
+            _put_back(self._states[""])
+        else:
+            self._load()
+        if not voice_file:
+            return
+        name = f"{self._language}+{self._folder.variant(voice_file)}"
+        if self._library.espeak_SetVoiceByName(name.encode()) != 0:
+            raise ConfigError(f"eSpeak NG does not accept the voice file {voice_file!r}")
+        self._warm_up()
+        if self.restores:
+            if len(self._states) > _MOST_STATES:
+                oldest = next(key for key in self._states if key)
+                del self._states[oldest]
+            self._states[voice_file] = _now(self._states[""])
+
+    def _warm_up(self) -> None:
+        """A first utterance makes what is made on first use, and takes the command to change the voice out of the queue.
+
+        That command owns memory which is freed when it is carried out: it must not be in a state that is put back.
+        """
+        self._library.espeak_Synth(b"a", 2, 0, 1, 0, _UTF8, None, None)
+        self._audio, self._events, self._error = [], [], None
+
+    def _unload(self) -> None:
+        if self._library is not None:
+            self._library.espeak_Terminate()
+            handle, self._library = self._library._handle, None
+            _ctypes.dlclose(handle)
 
     def _load(self) -> None:
         self._unload()
-        library = ctypes.CDLL(self._path)
+        library = self._library = ctypes.CDLL(self._path)
         library.espeak_Synth.argtypes = [
             ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
             ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
@@ -143,27 +187,26 @@ class Library:
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         library.espeak_TextToPhonemes.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
         library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+        library.espeak_Info.restype = ctypes.c_char_p
         flags = _PHONE_EVENTS | _PHONE_IPA | _NO_EXIT
         self.sample_rate = int(library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, self._data, flags))
         if self.sample_rate <= 0:
             raise DataError("eSpeak NG did not start: its data folder is damaged; reinstall espeakng-loader")
-        self._library = library
         library.espeak_SetSynthCallback(self._callback)
         library.espeak_ng_SetRandSeed(_SEED)  # its own seed is the clock's second
-        if library.espeak_SetVoiceByName(self._voice.encode()) != 0:
-            raise ConfigError(f"eSpeak NG does not accept the voice {self._voice!r}")
-        # A first utterance makes what is made on first use (decoders, buffers): pointers that stay from here on.
-        library.espeak_Synth(b"a", 2, 0, 1, 0, _UTF8, None, None)
-        self._memory = self._state() if self._snapshot else None
+        if library.espeak_SetVoiceByName(self._language.encode()) != 0:
+            raise DataError(f"eSpeak NG has no data for {self._language}; reinstall espeakng-loader")
+        self._warm_up()
+        spans = self._variables() if self._snapshot else None
+        if spans is not None:
+            self._states = OrderedDict({"": [(address, ctypes.string_at(address, size)) for address, size in spans]})
 
-    def _state(self) -> list[tuple[int, bytes]] | None:
-        """Address and content of the library's variables, or None where they cannot be found safely."""
-        self._library.espeak_Info.restype = ctypes.c_char_p
-        version = self._library.espeak_Info(None) or b""
-        if not version.decode("ascii", "replace").startswith(_KNOWN_VERSION):
+    def _variables(self) -> tuple[tuple[int, int], ...] | None:
+        """Where the library's variables are, or None where putting them back is not known to be safe."""
+        version = (self._library.espeak_Info(None) or b"").decode("ascii", "replace")
+        if not version.startswith(_KNOWN_VERSION):
             return None
-        spans = writable_spans(self._library, "espeak_Synth", self._path, _OWNERS, self._original)
-        return None if spans is None else [(address, ctypes.string_at(address, size)) for address, size in spans]
+        return writable_spans(self._library, "espeak_Synth", self._path, _OWNERS, self._original)
 
     def _received(self, samples: Any, count: int, events: int) -> int:
         try:

@@ -69,15 +69,15 @@ def record(
     if channel.reverberation > 0:
         spectrum *= rfft(room_response(draws, channel.reverberation, channel.direct_db, to_rate), outside)
     if channel.snr_db is not None:
-        spectrum += _noise(draws, spectrum, channel.snr_db, channel.noise_slope)
+        _add_noise(draws, spectrum, channel.snr_db, channel.noise_slope)
     length = round(len(samples) * scale)
     signal = irfft(spectrum, outside)[:length]
     return _levelled(signal, channel.level_db), scale
 
 
 def _levelled(signal: NDArray[np.float32], level_db: float) -> NDArray[np.int16]:
-    rms = float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) or 1.0
-    peak = float(np.max(np.abs(signal))) or 1.0
+    rms = float(np.sqrt(_energy(signal) / max(1, len(signal)))) or 1.0
+    peak = float(max(signal.max(initial=0), -signal.min(initial=0))) or 1.0
     gain = min(32768 * 10 ** (level_db / 20) / rms, 0.98 * 32767 / peak)
     return np.rint(signal * np.float32(gain)).astype(np.int16)
 
@@ -125,37 +125,69 @@ def _log_band(bins: int, rate: int) -> NDArray[np.float64]:
 
 
 def _gains(equaliser_db: tuple[float, ...], bins: int, rate: int) -> NDArray[np.float32]:
-    curve = np.interp(_log_band(bins, rate), np.log(BANDS_HZ), equaliser_db)
-    return np.power(10.0, curve / 20).astype(np.float32)
+    """The gain of each bin: between the bands in dB over log frequency, on a grid of 257 points, then straight lines."""
+    grid = np.linspace(0, rate / 2, 257)
+    curve = np.interp(np.log(np.maximum(grid, 20.0)), np.log(BANDS_HZ), equaliser_db)
+    return np.interp(_bins(bins), np.arange(257) / 256, np.power(10.0, curve / 20)).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _bins(bins: int) -> NDArray[np.float64]:
+    return np.linspace(0, 1, bins)
 
 
 def room_response(draws: np.random.Generator, seconds: float, direct_db: float, rate: int) -> NDArray[np.float32]:
-    """A room's response: the direct sound at 0, a few early echoes, a tail that falls by 60 dB in `seconds`."""
+    """A room's response: the direct sound at 0, a few early echoes, a tail that falls by 60 dB in `seconds`.
+
+    Args:
+        draws: from which the tail and the echoes come.
+        seconds: reverberation time.
+        direct_db: energy of the direct sound over all the rest.
+        rate: samples a second.
+    """
     length = max(2, int(min(0.8 * seconds, 0.5) * rate))
-    time = np.arange(length, dtype=np.float32)
-    tail = draws.standard_normal(length, dtype=np.float32) * np.exp(time * np.float32(-6.9078 / (seconds * rate)))
+    tail = _random(draws, length) * np.exp(np.arange(length, dtype=np.float32) * np.float32(-6.9078 / (seconds * rate)))
     tail[: int(0.002 * rate)] = 0
     # Early echoes come from walls some 1 to 6 m further; they stand out of the tail.
-    for extra in draws.uniform(1.0, 6.0, 5):
-        tail[min(length - 1, int(extra / _SPEED_OF_SOUND * rate))] *= 4
-    tail *= np.float32(10 ** (-direct_db / 20) / np.sqrt(np.sum(np.square(tail, dtype=np.float64)) + 1e-12))
+    echoes = (draws.uniform(1.0, 6.0, 5) / _SPEED_OF_SOUND * rate).astype(np.int64)
+    tail[np.minimum(echoes, length - 1)] *= 4
+    tail *= np.float32(10 ** (-direct_db / 20) / np.sqrt(_energy(tail) + 1e-12))
     tail[0] = 1
     return tail
 
 
-def _noise(
-    draws: np.random.Generator, spectrum: NDArray[np.complex64], snr_db: float, slope: float
-) -> NDArray[np.complex64]:
-    """Noise as a spectrum, so much weaker than the signal whose spectrum is given."""
+_BANK = 1 << 21
+
+
+@lru_cache(maxsize=1)
+def _bank() -> NDArray[np.float32]:
+    """Two million normal draws, made once: a stretch from a random place is noise at no cost."""
+    return np.random.default_rng(2_718_281_828).standard_normal(_BANK, dtype=np.float32)
+
+
+def _random(draws: np.random.Generator, count: int) -> NDArray[np.float32]:
+    if count > _BANK // 2:
+        return draws.standard_normal(count, dtype=np.float32)
+    start = int(draws.integers(_BANK - count)) & ~1
+    return _bank()[start : start + count]
+
+
+def _energy(values: NDArray[np.float32]) -> float:
+    """Sum of squares. No BLAS: its dot product depends on the number of threads."""
+    return float(np.sum(np.square(values)))
+
+
+def _add_noise(draws: np.random.Generator, spectrum: NDArray[np.complex64], snr_db: float, slope: float) -> None:
+    """Adds noise, drawn as a spectrum and so much weaker than the signal whose spectrum is given."""
     bins = len(spectrum)
-    parts = draws.standard_normal((2, bins), dtype=np.float32)
-    shape = _slope(bins, round(slope, 1))
-    noise = (parts[0] + 1j * parts[1]) * shape
-    signal = float(np.sum(np.square(np.abs(spectrum), dtype=np.float64)))
-    power = float(np.sum(np.square(shape, dtype=np.float64))) * 2
-    return (noise * np.float32(np.sqrt(signal / power) * 10 ** (-snr_db / 20))).astype(np.complex64)
+    shape, power = _slope(bins, round(slope, 1))
+    gain = np.sqrt(_energy(spectrum.view(np.float32)) / power) * 10 ** (-snr_db / 20)
+    noise = _random(draws, 2 * bins).reshape(bins, 2) * (shape * np.float32(gain))[:, None]
+    spectrum += noise.view(np.complex64)[:, 0]
 
 
-@lru_cache(maxsize=1024)
-def _slope(bins: int, slope: float) -> NDArray[np.float32]:
-    return np.power(np.maximum(np.arange(bins), bins / 200) / bins, -slope / 2).astype(np.float32)
+@lru_cache(maxsize=512)
+def _slope(bins: int, slope: float) -> tuple[NDArray[np.float32], float]:
+    """Magnitude of noise at each bin, and its expected energy; flat below a two-hundredth of the band."""
+    shape = np.power(np.maximum(np.arange(bins), bins / 200) / bins, -slope / 2).astype(np.float32)
+    return shape, 2 * _energy(shape)

@@ -20,7 +20,6 @@ from sonorant.core.seed import derive
 __all__ = ["STYLES", "Style", "Voice", "draw_voice", "pitch_setting", "style_named", "voice_file"]
 
 NUM_FORMANTS = 9
-_EDGES = (75.0, 400.0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Style:
     rate: float = 1.0
     semitones: float = 0.0
     span: float = 1.0
-    """Factor on the range of the intonation."""
+    """Factor on the range of the intonation, at most 2."""
     volume: float = 1.0
     whisper: bool = False
 
@@ -66,7 +65,7 @@ STYLES: Mapping[str, Style] = {
     "fast": Style(rate=1.38, semitones=0.5),
     "happy": Style(rate=1.1, semitones=3.0, span=1.8, volume=1.15),
     "sad": Style(rate=0.82, semitones=-2.5, span=0.35, volume=0.8),
-    "emphatic": Style(rate=0.88, semitones=1.5, span=2.2, volume=1.3),
+    "emphatic": Style(rate=0.88, semitones=1.5, span=2.0, volume=1.3),
     "whisper": Style(rate=0.9, volume=0.7, whisper=True),
 }
 """Ways of speaking by name."""
@@ -109,16 +108,15 @@ def draw_voice(seed: int, name: str, formant_jitter: float = 0.06, equaliser_db:
     )
 
 
-def voice_file(voice: Voice, style: Style = STYLES["neutral"]) -> str:
-    """The voice in a style as text of an eSpeak variant file."""
-    pitch = voice.pitch_hz * 2 ** (style.semitones / 12)
-    half = voice.pitch_span * min(style.span, 2.0) / 2
-    low, high = max(_EDGES[0] * 0.6, pitch * (1 - half)), min(_EDGES[1], pitch * (1 + half))
+def voice_file(voice: Voice, whisper: bool = False) -> str:
+    """The voice as text of an eSpeak variant file."""
+    half = voice.pitch_span / 2
+    low, high = voice.pitch_hz * (1 - half), voice.pitch_hz * (1 + half)
     lines = [f"pitch {round(low)} {round(high)}", f"flutter {voice.flutter}", f"roughness {voice.roughness}"]
     lines += [f"consonants {voice.consonants} {voice.consonants}"]
     for number, (place, height, width) in enumerate(voice.formants):
-        lines.append(f"formant {number} {place} {0 if style.whisper and number == 0 else height} {width}")
-    if style.whisper:
+        lines.append(f"formant {number} {place} {0 if whisper and number == 0 else height} {width}")
+    if whisper:
         # The source's own noise takes the place of the folds' pulses, as in eSpeak's own whispering variant.
         lines += ["voicing 17", "breath 75 75 50 40 15 10", "breathw 150 150 200 200 400 400"]
     else:
@@ -126,6 +124,11 @@ def voice_file(voice: Voice, style: Style = STYLES["neutral"]) -> str:
     return "\n".join(lines) + "\n"
 
 
+# Measured on eSpeak NG 1.52: semitones by which the median pitch moves for a value of the parameter.
+_SETTINGS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 99)
+_SEMITONES = (-7.91, -6.55, -5.17, -3.51, -1.82, 0.0, 1.85, 3.78, 5.73, 9.53)
+
+
 def pitch_setting(semitones: float) -> int:
     """eSpeak's pitch parameter (0–99) that moves the pitch by so many semitones; 50 leaves it."""
-    return int(np.clip(round(50 + 50 * math.log2(2 ** (semitones / 12))), 0, 99))
+    return round(float(np.interp(semitones, _SEMITONES, _SETTINGS)))
