@@ -28,7 +28,17 @@ from sonorant.data.synthetic.sentences import GRAMMARS, Meaning, draw, grammar_w
 from sonorant.data.synthetic.voices import Voice, draw_voice, pitch_setting, style_named, voice_file
 from sonorant.data.synthetic.words import free_words
 
-__all__ = ["SPLITS", "SyntheticConfig", "Utterance", "iterate", "num_utterances", "speak", "utterance", "write_corpus"]
+__all__ = [
+    "SPLITS",
+    "SyntheticConfig",
+    "Utterance",
+    "iterate",
+    "num_utterances",
+    "speak",
+    "split_voices",
+    "utterance",
+    "write_corpus",
+]
 
 SPLITS = ("train", "dev", "test")
 _LARGEST_TABLE = 32
@@ -213,13 +223,29 @@ class Utterance:
         return (self.waveform.numpy() * 32768).astype(np.int16)
 
 
-def utterance(config: SyntheticConfig, split: str, index: int) -> Utterance:
+def split_voices(config: SyntheticConfig, split: str) -> tuple[str, ...]:
+    """Names of a split's voices."""
+    return tuple(f"{split}-{number:04d}" for number in range(config.num_voices[_split_number(split)]))
+
+
+def utterance(
+    config: SyntheticConfig,
+    split: str,
+    index: int,
+    *,
+    language: str | None = None,
+    speaker: str | None = None,
+    channel: Channel | None = None,
+) -> Utterance:
     """One utterance of a split; a pure function of its arguments.
 
     Args:
         config: of the corpus.
         split: `train`, `dev` or `test`.
         index: from 0; above the split's size it goes on for ever.
+        language: in this language of the corpus instead of the one that is drawn.
+        speaker: in this voice of the split instead of the one that is drawn.
+        channel: through this one instead (its tract and equaliser are still the voice's own).
 
     Raises:
         MissingPackage: the extra `synthetic` is not installed.
@@ -229,13 +255,18 @@ def utterance(config: SyntheticConfig, split: str, index: int) -> Utterance:
     if index < 0:
         raise DataError(f"an utterance's index must be at least 0, got {index}")
     draws = random.Random(derive(config.seed, "utterance", split, index))
-    language = draws.choice(config.languages)
+    drawn_language = draws.choice(config.languages)
+    if language is not None and language not in config.languages:
+        raise ConfigError(unknown_name("language of this corpus", language, config.languages))
+    language = language or drawn_language
     meaning = _sentence(config, part, language, draws)
-    speaker = f"{split}-{draws.randrange(config.num_voices[part]):04d}"
-    voice = _voice(config, speaker)
+    drawn = draws.choice(split_voices(config, split))
+    if speaker is not None and speaker not in split_voices(config, split):
+        raise ConfigError(unknown_name(f"voice of '{split}'", speaker, split_voices(config, split)))
+    voice = _voice(config, speaker or drawn)
     style = draws.choice(config.styles)
     name = f"{split}-{index:07d}"
-    return _spoken(config, name, meaning, language, voice, style, draws)
+    return _spoken(config, name, meaning, language, voice, style, draws, channel)
 
 
 def _split_number(split: str) -> int:
@@ -272,8 +303,9 @@ def _voice(config: SyntheticConfig, speaker: str) -> Voice:
 
 
 def _spoken(
-    config: SyntheticConfig, name: str, meaning: Meaning, language: str, voice: Voice, style: str, draws: random.Random
-) -> Utterance:
+    config: SyntheticConfig, name: str, meaning: Meaning, language: str, voice: Voice, style: str, draws: random.Random,
+    channel: Channel | None = None,
+) -> Utterance:  # fmt: skip
     free = meaning.frame == "free"
     text = meaning.slots[0][1] if free else realise(meaning, language)
     others = () if free else LANGUAGES

@@ -34,7 +34,7 @@ _VOWELS = frozenset("aeiouyæøœɐɑɒɔəɚɛɜɝɞɤɨɪɯɵʉʊʌʏᵻ")
 _SYLLABIC = "\u0329"
 _LINKING = frozenset("nmŋɲlɹrɾʁʎ")
 _MARKS = re.compile(r"[ˈˌ\-]")
-_PUNCTUATION = "¿¡.,;:!?\""
+_PUNCTUATION = '¿¡.,;:!?"'
 _QUIET = 1
 """Largest absolute sample of a closure; the vocal tract filter leaves the last bit moving."""
 _SHORTEST_CLOSURE = 44

@@ -3,10 +3,10 @@
 eSpeak NG keeps everything in global variables: one utterance at a time for each loaded copy, and what the utterance
 before left behind (the phase of the flutter, the random generator, filter memories) moves the next one by a few samples.
 `Library` writes back the variables of the copy (`.data` and `.bss`, 110 kB, some 10 µs) as they were after the voice was
-set, so that every utterance starts from the same state, and a change of voice costs no more. Left alone are the few variables that own memory on the
-heap (`_OWNERS`), which would point to what has been freed since. Where those cannot be found (no ELF symbol table, or a
-version of eSpeak NG whose variables were not read through), the copy is loaded anew instead: some milliseconds, and
-the same bytes.
+set, so that every utterance starts from the same state, and a change of voice costs no more. Left alone are the few
+variables that own memory on the heap (`_OWNERS`), which would point to what has been freed since. Where those cannot be
+found (no ELF symbol table, or a version of eSpeak NG whose variables were not read through), the copy is loaded anew
+instead: some milliseconds, and the same bytes.
 
 The wheel `espeakng-loader` ships library and data; no system package, subprocess or audio device is used.
 """
@@ -98,7 +98,9 @@ class Library:
         """Whether the memory is put back; else the library is loaded anew before each utterance."""
         return "" in self._states
 
-    def speak(self, text: str, voice_file: str = "", *, phones: bool = False, **parameters: int) -> tuple[bytes, list[Event]]:
+    def speak(
+        self, text: str, voice_file: str = "", *, phones: bool = False, **parameters: int
+    ) -> tuple[bytes, list[Event]]:
         """Samples as 16-bit bytes at `sample_rate`, and the events.
 
         Args:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BANDS_HZ", "CLEAN", "Channel", "record", "room_response"]
+__all__ = ["BANDS_HZ", "CLEAN", "Channel", "channel_noise", "record", "room_response"]
 
 BANDS_HZ = (125.0, 350.0, 900.0, 2000.0, 4000.0, 7500.0)
 """Where the equaliser's gains are given."""
@@ -104,7 +104,8 @@ def _sizes(length: int, ratio: float, from_rate: int, to_rate: int) -> tuple[int
         inside, outside = from_rate // step, to_rate // step
         blocks = int(sizes[np.searchsorted(sizes, -(-length // inside))])
         return inside * blocks, outside * blocks
-    inside = int(sizes[np.searchsorted(sizes, length)])
+    quick = sizes[sizes % 7 > 0]  # the longer transform is the dearer one
+    inside = int(quick[np.searchsorted(quick, length)])
     target = inside * ratio
     near = int(np.searchsorted(sizes, target))
     return inside, int(min(sizes[near - 1 : near + 1], key=lambda size: abs(size - target)))
@@ -184,6 +185,21 @@ def _add_noise(draws: np.random.Generator, spectrum: NDArray[np.complex64], snr_
     gain = np.sqrt(_energy(spectrum.view(np.float32)) / power) * 10 ** (-snr_db / 20)
     noise = _random(draws, 2 * bins).reshape(bins, 2) * (shape * np.float32(gain))[:, None]
     spectrum += noise.view(np.complex64)[:, 0]
+
+
+def channel_noise(signal: NDArray[np.float32], snr_db: float, slope: float, seed: int) -> NDArray[np.float32]:
+    """Noise as long as a signal, `snr_db` below it, whose power falls with frequency to the power `slope`."""
+    from scipy.fft import irfft, next_fast_len
+
+    size = next_fast_len(max(len(signal), 2), real=True)
+    size += size % 2
+    spectrum = np.zeros(size // 2 + 1, np.complex64)
+    spectrum[0] = 1.0
+    _add_noise(np.random.default_rng(seed), spectrum, 0.0, slope)
+    spectrum[0] = 0.0
+    noise = irfft(spectrum, size)[: len(signal)].astype(np.float32)
+    gain = np.sqrt(_energy(signal) / max(_energy(noise), 1e-20)) * 10 ** (-snr_db / 20)
+    return noise * np.float32(gain)
 
 
 @lru_cache(maxsize=512)
