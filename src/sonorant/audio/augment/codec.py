@@ -5,12 +5,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sonorant.audio.augment.convolve import convolve, sinc_lowpass
 from sonorant.audio.augment.draws import check_range
-from sonorant.audio.augment.items import Change, Items, augmented, with_duration
+from sonorant.audio.augment.items import Change, Items, augmented, silenced, with_duration
 from sonorant.audio.resample import resample
 from sonorant.core.config import within
 from sonorant.core.errors import ConfigError

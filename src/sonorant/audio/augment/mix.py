@@ -90,7 +90,8 @@ class Mix:
         stream = f"{stream}/mix"
         draws = draws_of(batch, stream)
         if len(batch) < 2:
-            return batch
+            nothing = batch.labels.get("overlap", Segments(((),) * len(batch)))
+            return replace(batch, labels={**batch.labels, "overlap": nothing})
         partner = partners(draws, 1)[:, 0]
         plan = self._plan(draws, batch.lengths.to(partner.device), partner)
         waveform = ensure_float(batch.waveform if batch.waveform.dim() == 3 else batch.waveform[:, None])
