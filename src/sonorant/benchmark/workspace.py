@@ -6,6 +6,7 @@ any input makes another folder rather than a mixture of two.
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -54,10 +55,20 @@ class Workspace:
     num_workers: int = 0
     """Processes that load data."""
     progress: bool = True
+    arms: tuple[str, ...] = ()
+    """Baselines and controls to run beside the system itself; `prove` asks for those that the claims name."""
     done: list[Stage] = field(default_factory=list)
     """The stages of this run, in order; a report reads their costs."""
 
-    def stage(self, name: str, make: Callable[[Path], Any], inputs: Any = (), *, resumable: bool = False) -> Path:
+    def stage(
+        self,
+        name: str,
+        make: Callable[[Path], Any],
+        inputs: Any = (),
+        *,
+        resumable: bool = False,
+        collective: bool = False,
+    ) -> Path:
         """The folder of a finished stage, made now unless it is there.
 
         Args:
@@ -66,6 +77,8 @@ class Workspace:
             inputs: plain values or configurations that the result depends on; the seed counts among them.
             resumable: `make` can go on in a folder that an earlier run left half done (as `train.fit` does); without it
                 such a folder is emptied first.
+            collective: every process of a distributed run calls `make`; without it the first one does, and the others
+                wait for the stage to be finished.
 
         Raises:
             SonorantError: whatever `make` raised, passed on; the folder is kept for a resumable stage.
@@ -77,12 +90,16 @@ class Workspace:
             log.info("stage %s: found in %s", name, folder)
             self.done.append(Stage(name, folder, found, fresh=False))
             return folder
+        if not (collective or _is_first()):
+            return _awaited(folder)
         if folder.exists() and not resumable:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         log.info("stage %s: making it in %s", name, folder)
         with measured() as cost:
             make(folder)
+        if not _is_first():
+            return folder
         record = {**plain, "cost": to_plain(cost.value), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         with atomic_write(folder / STAGE_FILE) as file:
             file.write(json.dumps(record, indent=1, ensure_ascii=False).encode())
@@ -106,8 +123,9 @@ class Workspace:
         Raises:
             SonorantError: another run that is alive holds the folder.
         """
-        import os
-
+        if not _is_first():
+            yield
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / ".lock"
         holder = _holder(lock)
@@ -128,10 +146,20 @@ def _finished(folder: Path) -> Cost | None:
         return None
 
 
+def _is_first() -> bool:
+    """Whether this process is the first of those that torchrun started, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _awaited(folder: Path, poll_seconds: float = 0.5) -> Path:
+    """Waits until the first process has finished a stage; torchrun ends this process should the first one fail."""
+    while _finished(folder) is None:
+        time.sleep(poll_seconds)
+    return folder
+
+
 def _holder(lock: Path) -> int | None:
     """The process that holds a lock, if it is alive and another one."""
-    import os
-
     try:
         number = int(lock.read_text())
         os.kill(number, 0)

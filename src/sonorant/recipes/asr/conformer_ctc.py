@@ -1,0 +1,172 @@
+"""Conformer-CTC: convolution-augmented attention trained by CTC on subwords.
+
+Gulati et al., 2020, arXiv:2005.08100 (the encoder; its sizes are table 1), with the CTC criterion in place of the paper's
+transducer, as in Guo et al., 2020, arXiv:2010.13956, and SpecAugment (Park et al., 2019, arXiv:1904.08779) with the time
+masks of its sequel for long and short utterances (arXiv:1912.05533). Speed perturbation by thirds. A word trigram of the
+training transcripts is searched with; its weight is tuned on the development split. Where we differ: LayerNorm in the
+convolution module, so that no utterance depends on its batch, and rotary positions in the small presets, which cost less.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from sonorant.benchmark.claims import Card, Claim
+from sonorant.benchmark.recognition import LmConfig, evaluate_stage, lm_stage, shuffled_transcripts, train_stage
+from sonorant.benchmark.workspace import Workspace
+from sonorant.core.types import Score
+from sonorant.data.batches import BatchConfig
+from sonorant.encoders.conformer import ConformerConfig, conformer_medium, conformer_small
+from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
+from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config
+from sonorant.tasks.asr.training import TextConfig, TrainingConfig, prepare_speech
+from sonorant.text.tokenizer import Tokenizer
+from sonorant.train.config import TrainConfig
+from sonorant.train.optim import OptimConfig
+from sonorant.train.schedule import ScheduleConfig
+
+CARD = Card(
+    system="DeepSpeech successor",
+    title="Conformer-CTC",
+    paper="arXiv:2005.08100",
+    family="asr",
+    headline="LibriSpeech test-clean/other 1.9/3.9 % WER with a transducer, 118.8 M parameters and a language model",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The defaults are the paper's medium size on LibriSpeech."""
+
+    corpus: str = "synthetic"
+    """Used where --corpus does not say."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """80 mel bands, 25 ms windows every 10 ms (section 3.1)."""
+    encoder: ConformerConfig = field(default_factory=conformer_medium)
+    """Table 1."""
+    text: TextConfig = field(default_factory=lambda: TextConfig(tokens="subword", vocab_size=1024))
+    """1k word pieces (section 3.1)."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Speed and SpecAugment (section 3.1: F = 27, ten time masks of at most 5 % of the utterance)."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Adam with betas 0.9 and 0.98, warm-up of 10k steps, peak 0.05/√dim (section 3.2)."""
+    lm: LmConfig = field(default_factory=LmConfig)
+    """External n-gram."""
+    init_from: str = ""
+    """Folder of a recogniser whose weights to start from."""
+    skip: tuple[str, ...] = ()
+    """Patterns of tensors that are not taken from it, such as head.*"""
+
+
+def librispeech() -> Config:
+    """The published numbers: medium size, 1k subwords, about 50 epochs of 960 h."""
+    training = TrainingConfig(
+        steps=150_000,
+        batches=BatchConfig(max_seconds=1200),
+        optim=OptimConfig(name="adamw", lr=0.05 / 256**0.5, betas=(0.9, 0.98), eps=1e-9, weight_decay=1e-6),
+        schedule=ScheduleConfig(name="noam", warmup=10_000 / 150_000),
+        loop=TrainConfig(validate_every=5000, precision="bf16-mixed"),
+    )
+    return Config(corpus="", training=training)
+
+
+def speechocean762() -> Config:
+    """Two hours of read sentences by learners of English, two cores, within an hour."""
+    training = TrainingConfig(
+        steps=3000,
+        batches=BatchConfig(max_seconds=100),
+        optim=OptimConfig(lr=1.5e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=0.1),
+        loop=TrainConfig(validate_every=500, checkpoint_minutes=5, precision="bf16-mixed"),
+    )
+    encoder = conformer_small(num_layers=6, ffn_dim=576, kernel_size=15, position="rotary", dropout=0.15)
+    return Config(
+        corpus="",
+        features=FeatureConfig(dim=64),
+        encoder=encoder,
+        text=TextConfig(tokens="char"),
+        augment=AugmentConfig(speed=0.67, formant=0.3, time_masks=10, freq_width=20),
+        training=training,
+    )
+
+
+def toy() -> Config:
+    """Two minutes on two cores, the built-in corpus."""
+    training = TrainingConfig(
+        steps=500,
+        batches=BatchConfig(max_seconds=60),
+        optim=OptimConfig(lr=3e-3, weight_decay=0.01),
+        schedule=ScheduleConfig(warmup=0.15),
+        loop=TrainConfig(validate_every=250),
+    )
+    encoder = conformer_small(
+        num_layers=3, ffn_dim=288, kernel_size=15, position="rotary", dropout=0.05, subsampling="conv1d"
+    )
+    return Config(
+        corpus="synthetic:train=1200,dev=100,test=200,vocab_size=200",
+        features=FeatureConfig(dim=40),
+        encoder=encoder,
+        # At 25 frames a second a fast voice has too few frames for letters.
+        text=TextConfig(tokens="subword", vocab_size=150),
+        augment=AugmentConfig(time_masks=4, freq_width=8, volume=0.0),
+        training=training,
+    )
+
+
+def tiny() -> Config:
+    """Seconds; only shows that everything runs."""
+    base = toy()
+    training = replace(
+        base.training, steps=4, batches=BatchConfig(max_seconds=20), loop=TrainConfig(log_every=1, tensorboard=False)
+    )
+    return replace(
+        base,
+        corpus="synthetic:train=24,dev=6,test=6,vocab_size=110,num_voices=[4,2,2]",
+        encoder=replace(base.encoder, num_layers=1, dim=32, ffn_dim=32, num_heads=2, factor=2),
+        text=TextConfig(tokens="char"),
+        training=training,
+        lm=LmConfig(order=2, beam_size=5, lm_weights=(0.5,), word_bonuses=(0.0,)),
+    )
+
+
+PRESETS = {"toy": toy, "tiny": tiny, "speechocean762": speechocean762, "librispeech": librispeech}
+
+CLAIMS = [
+    Claim("wer", of="main_lm", below="main", why="a language model of the training sentences helps on new ones"),
+    Claim("wer", of="main", below="no_augmentation", why="speed and SpecAugment reach unseen voices"),
+    Claim("wer", of="shuffled", below=0.9, must_fail=True, why="wrongly paired transcripts teach nothing"),
+]
+
+
+def build(config: Config, augment: AugmentConfig, tokenizer: Tokenizer) -> CtcRecogniser:
+    """The model with its augmentation."""
+    return CtcRecogniser(
+        ctc_config(config.features, config.encoder),
+        tokenizer,
+        build_chain(augment),
+        build_mask(augment),
+        allow_unalignable=augment.speed > 0,
+    )
+
+
+def run(config: Config, work: Workspace) -> list[Score]:
+    """Corpus → subwords → Conformer → CTC → n-gram → error rates."""
+    frame_rate = 1 / config.features.hop / config.encoder.factor
+    corpus = work.open_corpus(config.corpus)
+    speech = prepare_speech(corpus, config.text, config.training, frame_rate=frame_rate, folder=work.folder)
+    lm = lm_stage(work, speech, config.lm)
+
+    def arm(name: str, augment: AugmentConfig, with_lm: bool = False) -> list[Score]:
+        data = shuffled_transcripts(speech, work.seed) if name == "shuffled" else speech
+        settings = replace(config, augment=augment)
+        model = train_stage(
+            work, name, partial(build, config, augment), data, config.training, settings,
+            init_from=config.init_from, skip=config.skip,
+        )  # fmt: skip
+        return evaluate_stage(work, name, model, speech, config.training.batches, lm if with_lm else None, config.lm)
+
+    scores = arm("main", config.augment, with_lm=True)
+    if "no_augmentation" in work.arms:
+        scores += arm("no_augmentation", no_augmentation())
+    if "shuffled" in work.arms:
+        scores += arm("shuffled", config.augment)
+    return scores
