@@ -19,12 +19,14 @@ from lhotse.cut import Cut, MonoCut, MultiCut
 from sonorant.core.config import to_plain, within
 from sonorant.core.errors import DataError
 from sonorant.core.files import atomic_write
-from sonorant.data.corpora.audio_probe import Problem, evenly, file_of, in_threads, probe_cut, probe_file
+from sonorant.data.corpora.audio_probe import Problem, evenly, files_of, in_threads, probe_cut, probe_file
 from sonorant.data.corpora.corpus import Corpus, size_in_words, text_of
 
 __all__ = ["CheckReport", "Shared", "Skipped", "Tokenizer", "check_corpus"]
 
 _EXAMPLES = 5
+# Seconds; lhotse itself allows as much between a cut and its audio.
+_OVERRUN = 0.025
 
 
 @runtime_checkable
@@ -167,40 +169,31 @@ def check_corpus(
     """
     within("max_bad_share", max_bad_share, 0, 1)
     began = time.monotonic()
-    items = [(split, cut) for split, cuts in corpus.splits.items() for cut in cuts]
-    texts = _texts(items, normalise)
-    problems = _Problems()
-    uncovered: Counter[str] = Counter()
-    for found in (_faulty_ids(items), _lengths(items, min_seconds, max_seconds)):
-        problems.add(found)
+    survey = _Survey(corpus, normalise)
+    items, problems, uncovered = survey.items, _Problems(), Counter[str]()
+    problems.add(_faulty_ids(items))
+    problems.add(_lengths(items, min_seconds, max_seconds))
     if tokenizer is not None:
-        uncovered = tokenizer.uncovered(text for text in texts if text)
-        problems.add(_labels(items, texts, tokenizer, uncovered, frame_rate))
-    num_files, found = _files(items, audio_sample, num_workers)
-    problems.add(found)
-    num_decoded, found = _decoded(items, problems, decode_sample, num_workers)
-    problems.add(found)
-    bad = [
-        Skipped(split, cut.id, *problems.bad[index])
-        for index, (split, cut) in enumerate(items)
-        if index in problems.bad
-    ]
+        uncovered = tokenizer.uncovered(item.text for item in items if item.text)
+        problems.add(_labels(items, tokenizer, uncovered, frame_rate))
+    files = evenly(list(survey.files), audio_sample)
+    problems.add(_probed(survey, files, num_workers))
+    chosen = evenly([i for i, item in enumerate(items) if i not in problems.bad and item.has_audio], decode_sample)
+    problems.add(_decoded(corpus, chosen, num_workers))
+    good = [item for index, item in enumerate(items) if index not in problems.bad]
     dropped = [Skipped(f.split, f.id, f.reason, f.detail) for f in corpus.faults if f.dropped]
-    remarks = [Skipped(items[i][0], items[i][1].id, *problem) for i, problem in problems.remarks]
-    remarks += [Skipped(f.split, f.id, f.reason, f.detail) for f in corpus.faults if not f.dropped]
-    good = [pair for index, pair in enumerate(items) if index not in problems.bad]
-    good_texts = [text for index, text in enumerate(texts) if index not in problems.bad]
+    remarks = [Skipped(f.split, f.id, f.reason, f.detail) for f in corpus.faults if not f.dropped]
     report = CheckReport(
         corpus=corpus.with_splits(_without(corpus, problems.bad)),
         num_items=len(items) + len(dropped),
-        skipped=(*dropped, *bad),
-        remarks=tuple(remarks),
+        skipped=(*dropped, *(items[index].with_problem(problems.bad[index]) for index in sorted(problems.bad))),
+        remarks=(*remarks, *(items[index].with_problem(problem) for index, problem in problems.remarks)),
         uncovered=dict(uncovered.most_common()),
-        shared_speakers=tuple(_shared(good, [_speakers(cut) for _, cut in good])),
-        shared_sentences=tuple(_shared(good, [_sentence(text) for text in good_texts])),
+        shared_speakers=tuple(_shared(good, lambda item: item.speakers)),
+        shared_sentences=tuple(_shared(good, _sentence)),
         warnings=tuple(_warnings(corpus, good)),
-        num_files_probed=num_files,
-        num_cuts_decoded=num_decoded,
+        num_files_probed=len(files),
+        num_cuts_decoded=len(chosen),
         seconds=time.monotonic() - began,
     )
     if out_folder is not None:
@@ -211,9 +204,59 @@ def check_corpus(
     return report
 
 
+# --- one pass over the cuts -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What the checks need of a cut; cuts of a stream are not kept."""
+
+    split: str
+    id: str
+    seconds: float
+    text: str | None
+    speakers: tuple[str, ...]
+    has_audio: bool
+    overrun: float
+    """Seconds by which the cut reaches beyond its recording."""
+
+    def with_problem(self, problem: Problem) -> Skipped:
+        return Skipped(self.split, self.id, *problem)
+
+
+class _Survey:
+    """All items in order, and for each audio file its rate, its length and who uses it."""
+
+    def __init__(self, corpus: Corpus, normalise: Callable[[str], str] | None):
+        self.items: list[_Item] = []
+        self.files: dict[Path, tuple[int, int, list[int]]] = {}
+        for split, cuts in corpus.splits.items():
+            for cut in cuts:
+                self._add(split, cut, normalise)
+
+    def _add(self, split: str, cut: Cut, normalise: Callable[[str], str] | None) -> None:
+        text = text_of(cut)
+        audio = cut.recording if isinstance(cut, MonoCut | MultiCut) and cut.has_recording else None
+        if audio is not None:
+            for path in files_of(audio):
+                entry = self.files.setdefault(path, (audio.sampling_rate, audio.num_samples, []))
+                entry[2].append(len(self.items))
+        self.items.append(
+            _Item(
+                split,
+                cut.id,
+                cut.duration,
+                normalise(text) if normalise and text else text,
+                tuple(sorted({s.speaker for s in cut.supervisions if s.speaker})),
+                cut.has_recording,
+                cut.start + cut.duration - audio.duration if audio is not None else 0.0,
+            )
+        )
+
+
 # --- single checks ----------------------------------------------------------------------------------------------------
 
-_Items = Sequence[tuple[str, Cut]]
+_Items = Sequence[_Item]
 _Found = Iterable[tuple[int, Problem]]
 _REMARKS = frozenset({"clipped"})
 
@@ -233,114 +276,90 @@ class _Problems:
                 self.bad.setdefault(index, problem)
 
 
-def _texts(items: _Items, normalise: Callable[[str], str] | None) -> list[str | None]:
-    raw = [text_of(cut) for _, cut in items]
-    return [normalise(text) if text else text for text in raw] if normalise else raw
-
-
 def _faulty_ids(items: _Items) -> _Found:
     seen: dict[str, str] = {}
-    for index, (split, cut) in enumerate(items):
-        if not cut.id:
+    for index, item in enumerate(items):
+        if not item.id:
             yield index, ("no id", "")
-        elif cut.id in seen:
-            yield index, ("duplicate id", f"already in split '{seen[cut.id]}'")
+        elif item.id in seen:
+            yield index, ("duplicate id", f"already in split '{seen[item.id]}'")
         else:
-            seen[cut.id] = split
+            seen[item.id] = item.split
 
 
 def _lengths(items: _Items, min_seconds: float, max_seconds: float | None) -> _Found:
-    for index, (_, cut) in enumerate(items):
-        if cut.duration < min_seconds:
-            yield index, ("too short", f"{cut.duration:.3f} s, at least {min_seconds} s wanted")
-        elif max_seconds is not None and cut.duration > max_seconds:
-            yield index, ("too long", f"{cut.duration:.2f} s, at most {max_seconds} s wanted")
-        elif isinstance(cut, MonoCut | MultiCut) and cut.has_recording and cut.end > cut.recording.duration + 0.025:
-            yield index, ("past the end", f"ends at {cut.end:.3f} s of {cut.recording.duration:.3f} s")
+    for index, item in enumerate(items):
+        if item.seconds < min_seconds:
+            yield index, ("too short", f"{item.seconds:.3f} s, at least {min_seconds} s wanted")
+        elif max_seconds is not None and item.seconds > max_seconds:
+            yield index, ("too long", f"{item.seconds:.2f} s, at most {max_seconds} s wanted")
+        elif item.overrun > _OVERRUN:
+            yield index, ("past the end", f"ends {item.overrun:.3f} s after its recording")
 
 
-def _labels(
-    items: _Items,
-    texts: Sequence[str | None],
-    tokenizer: Tokenizer,
-    uncovered: Mapping[str, int],
-    frame_rate: float | None,
-) -> _Found:
-    for index, ((_, cut), text) in enumerate(zip(items, texts, strict=True)):
+def _labels(items: _Items, tokenizer: Tokenizer, uncovered: Mapping[str, int], frame_rate: float | None) -> _Found:
+    for index, item in enumerate(items):
+        text = item.text
         if not text or not text.strip():
             yield index, ("no transcript", "the text is empty" if text is not None else "the item has no text")
             continue
-        if uncovered:
-            missing = tokenizer.uncovered([text])
-            if missing:
-                shown = ", ".join(f"{symbol!r}" for symbol in list(missing)[:8])
-                yield index, ("uncovered characters", f"{shown} in “{text[:60]}”")
-                continue
+        # One call over all texts has said whether any is uncovered; mostly none is, and the items need not be asked.
+        missing = tokenizer.uncovered([text]) if uncovered else None
+        if missing:
+            shown = ", ".join(f"{symbol!r}" for symbol in list(missing)[:8])
+            yield index, ("uncovered characters", f"{shown} in “{text[:60]}”")
+            continue
         tokens = tokenizer.encode(text)
         if not tokens:
             yield index, ("no transcript", f"“{text[:60]}” encodes to no token")
         elif frame_rate is not None:
-            frames = int(cut.duration * frame_rate)
+            frames = int(item.seconds * frame_rate)
             repeats = sum(left == right for left, right in zip(tokens, tokens[1:]))
             if frames < len(tokens) + repeats:
                 yield index, ("too few frames", f"{frames} frames for {len(tokens)} tokens and {repeats} repeats")
 
 
-def _files(items: _Items, sample: int | None, num_workers: int) -> tuple[int, list[tuple[int, Problem]]]:
-    """Probes each file once; its problem is that of every cut over it."""
-    users: dict[Path, list[int]] = {}
-    for index, (_, cut) in enumerate(items):
-        path = file_of(cut.recording) if isinstance(cut, MonoCut | MultiCut) and cut.has_recording else None
-        if path is not None:
-            users.setdefault(path, []).append(index)
-    chosen = evenly(list(users), sample)
-
-    def probe(path: Path) -> Problem | None:
-        recording = items[users[path][0]][1].recording
-        return probe_file(path, recording.sampling_rate, recording.num_samples)
-
-    results = in_threads(probe, chosen, num_workers)
-    found = [(i, problem) for path, problem in zip(chosen, results, strict=True) if problem for i in users[path]]
-    return len(chosen), found
+def _probed(survey: _Survey, files: Sequence[Path], num_workers: int) -> _Found:
+    """Reads each file once; its problem is that of every item over it."""
+    results = in_threads(lambda path: probe_file(path, *survey.files[path][:2]), files, num_workers)
+    for path, problem in zip(files, results, strict=True):
+        if problem is not None:
+            yield from ((index, problem) for index in survey.files[path][2])
 
 
-def _decoded(
-    items: _Items, problems: _Problems, sample: int | None, num_workers: int
-) -> tuple[int, list[tuple[int, Problem]]]:
-    whole = [i for i, (_, cut) in enumerate(items) if i not in problems.bad and cut.has_recording]
-    chosen = evenly(whole, sample)
-    results = in_threads(lambda index: probe_cut(items[index][1]), chosen, num_workers)
-    return len(chosen), [(i, problem) for i, found in zip(chosen, results, strict=True) for problem in found]
+def _decoded(corpus: Corpus, chosen: Sequence[int], num_workers: int) -> _Found:
+    wanted = set(chosen)
+    cuts = (cut for cuts in corpus.splits.values() for cut in cuts)
+    found = [(index, cut) for index, cut in enumerate(cuts) if index in wanted] if wanted else []
+    results = in_threads(lambda pair: probe_cut(pair[1]), found, num_workers)
+    for (index, _), problems in zip(found, results, strict=True):
+        yield from ((index, problem) for problem in problems)
 
 
 def _warnings(corpus: Corpus, good: _Items) -> Iterator[str]:
     if not corpus.card.licence:
         yield "no licence is recorded for this corpus; find out before you publish or share what is trained on it"
-    counts = Counter(split for split, _ in good)
+    counts = Counter(item.split for item in good)
     for split in corpus.splits:
         if counts[split] == 0:
             yield f"split '{split}' holds no item"
-    if good and not any(_speakers(cut) for _, cut in good):
+    if good and not any(item.speakers for item in good):
         yield "no speaker is named, so shared speakers cannot be found"
 
 
 # --- what splits share ------------------------------------------------------------------------------------------------
 
 
-def _speakers(cut: Cut) -> list[str]:
-    return sorted({s.speaker for s in cut.supervisions if s.speaker})
+def _sentence(item: _Item) -> tuple[str, ...]:
+    """The words without case and spacing; single words do not count, since isolated words are meant to recur."""
+    words = item.text.casefold().split() if item.text else []
+    return (" ".join(words),) if len(words) > 1 else ()
 
 
-def _sentence(text: str | None) -> list[str]:
-    """The words without case and spacing; single words are not counted, since isolated words are meant to recur."""
-    words = text.casefold().split() if text else []
-    return [" ".join(words)] if len(words) > 1 else []
-
-
-def _shared(items: _Items, values: Sequence[list[str]]) -> Iterator[Shared]:
+def _shared(items: _Items, values: Callable[[_Item], tuple[str, ...]]) -> Iterator[Shared]:
     by_split: dict[str, Counter[str]] = {}
-    for (split, _), found in zip(items, values, strict=True):
-        by_split.setdefault(split, Counter()).update(found)
+    for item in items:
+        by_split.setdefault(item.split, Counter()).update(values(item))
     for left, right in combinations(by_split, 2):
         common = sorted(by_split[left].keys() & by_split[right].keys())
         if common:
@@ -387,7 +406,7 @@ def _without(corpus: Corpus, bad: Mapping[int, Problem]) -> dict[str, CutSet]:
 
 
 def _stop_if_bad(report: CheckReport, items: _Items, max_bad_share: float, out_folder: Path | None) -> None:
-    totals = Counter(split for split, _ in items)
+    totals = Counter(item.split for item in items)
     totals.update(fault.split for fault in report.corpus.faults if fault.dropped)
     if not totals:
         raise DataError(f"corpus '{report.corpus.name}' holds no item")

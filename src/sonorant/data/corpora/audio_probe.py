@@ -10,9 +10,9 @@ from lhotse import Recording
 from lhotse.cut import Cut, MonoCut
 
 from sonorant.core.errors import DataError
-from sonorant.data.corpora.audio_files import read_header
+from sonorant.data.corpora.audio_files import Header, read_header
 
-__all__ = ["Problem", "evenly", "file_of", "in_threads", "probe_cut", "probe_file"]
+__all__ = ["Problem", "evenly", "files_of", "in_threads", "probe_cut", "probe_file"]
 
 Problem = tuple[str, str]
 """A short fixed reason and a detail."""
@@ -27,11 +27,11 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def file_of(recording: Recording) -> Path | None:
-    """The one file a recording lies in, or None for recordings of another kind (in memory, several files)."""
-    if len(recording.sources) == 1 and recording.sources[0].type == "file":
-        return Path(recording.sources[0].source)
-    return None
+def files_of(recording: Recording) -> list[Path]:
+    """The files a recording lies in; none for recordings in memory, or changed on the fly, whose length is another."""
+    if recording.transforms:
+        return []
+    return [Path(source.source) for source in recording.sources if source.type == "file"]
 
 
 def probe_file(path: Path, sample_rate: int, num_samples: int) -> Problem | None:
@@ -46,24 +46,41 @@ def probe_file(path: Path, sample_rate: int, num_samples: int) -> Problem | None
     """
     import soundfile
 
+    if not path.is_file():
+        return "missing file", str(path)
+    if path.stat().st_size == 0:
+        return "empty file", str(path)
     try:
-        header = read_header(path)
-        if header.sample_rate != sample_rate:
-            return "wrong sample rate", f"manifest {sample_rate} Hz, file {header.sample_rate} Hz"
-        if abs(header.num_samples - num_samples) > _DURATION_TOLERANCE * sample_rate:
-            return "wrong duration", f"manifest {num_samples / sample_rate:.3f} s, file {header.duration:.3f} s"
-        with soundfile.SoundFile(str(path)) as file:
-            size = min(header.num_samples, max(1, sample_rate // 10))
-            ends = [file.read(size, dtype="float32")]
-            file.seek(header.num_samples - size)
-            ends.append(file.read(size, dtype="float32"))
-    except DataError as error:
-        reason, _, detail = str(error).partition(": ")
-        return reason, detail
+        opened = soundfile.SoundFile(str(path))
     except soundfile.SoundFileError as error:
-        return "unreadable", f"{path} ({error})"
+        try:
+            header = read_header(path)  # video and m4a, which libsndfile does not know
+        except DataError:
+            return "unreadable", f"{path} ({error})"
+        return _differs(header, sample_rate, num_samples)
+    with opened as file:
+        problem = _differs(Header(file.samplerate, file.frames, file.channels), sample_rate, num_samples)
+        try:
+            return problem or _ends(file)
+        except soundfile.SoundFileError as error:
+            return "cut short", f"{path} cannot be read to its end ({error})"
+
+
+def _differs(header: Header, sample_rate: int, num_samples: int) -> Problem | None:
+    if header.sample_rate != sample_rate:
+        return "wrong sample rate", f"manifest {sample_rate} Hz, file {header.sample_rate} Hz"
+    if abs(header.num_samples - num_samples) > _DURATION_TOLERANCE * sample_rate:
+        return "wrong duration", f"manifest {num_samples / sample_rate:.3f} s, file {header.duration:.3f} s"
+    return None
+
+
+def _ends(file: Any) -> Problem | None:
+    size = min(file.frames, max(1, file.samplerate // 10))
+    ends = [file.read(size, dtype="float32")]
+    file.seek(file.frames - size)
+    ends.append(file.read(size, dtype="float32"))
     if any(len(end) < size for end in ends):
-        return "cut short", f"{path} ends before the {header.num_samples} samples its header promises"
+        return "cut short", f"{file.name} ends before the {file.frames} samples its header promises"
     if not all(np.isfinite(end).all() for end in ends):
         return "not finite", "NaN or infinite samples"
     return None
@@ -76,6 +93,7 @@ def probe_cut(cut: Cut) -> list[Problem]:
     what a loud recording, normalised to its peak, has anyway.
     """
     peak, total, clipped = 0.0, 0, 0
+    expected = cut.duration * cut.sampling_rate
     try:
         for samples in _blocks(cut):
             if not np.isfinite(samples).all():
@@ -88,6 +106,8 @@ def probe_cut(cut: Cut) -> list[Problem]:
         return [("unreadable", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")]
     if total == 0:
         return [("empty audio", "no samples")]
+    if total < expected - _DURATION_TOLERANCE * cut.sampling_rate:
+        return [("cut short", f"{total} of {expected:.0f} samples")]
     if peak < _SILENCE:
         return [("silent", f"peak {peak:.1e}")]
     if clipped / total > _CLIP_SHARE:
@@ -97,15 +117,19 @@ def probe_cut(cut: Cut) -> list[Problem]:
 
 def _blocks(cut: Cut) -> Iterable[np.ndarray]:
     """The cut's samples as (channel, time) pieces of at most a minute."""
-    path = file_of(cut.recording) if isinstance(cut, MonoCut) and not cut.recording.transforms else None
-    if path is None:
-        yield cut.load_audio()
-        return
     import soundfile
 
+    paths = files_of(cut.recording) if isinstance(cut, MonoCut) else []
+    try:
+        opened = soundfile.SoundFile(str(paths[0])) if len(paths) == 1 else None
+    except soundfile.SoundFileError:
+        opened = None
+    if opened is None:
+        yield cut.load_audio()
+        return
     rate = cut.sampling_rate
     first, left = round(cut.start * rate), round(cut.duration * rate)
-    with soundfile.SoundFile(str(path)) as file:
+    with opened as file:
         file.seek(min(first, file.frames))
         while left > 0:
             piece = file.read(min(left, int(_BLOCK_SECONDS * rate)), dtype="float32", always_2d=True)

@@ -10,14 +10,17 @@ import importlib
 import inspect
 import logging
 import shutil
+import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from lhotse import CutSet, RecordingSet, SupervisionSet
-from lhotse.cut import Cut
+from lhotse.cut import Cut, MonoCut, MultiCut
 
+from sonorant.core.config import one_of
 from sonorant.core.errors import ConfigError, DataError, unknown_name
 from sonorant.data.corpora.corpus import Card, Corpus, Fault, named_splits
 from sonorant.data.corpora.lhotse_table import Recipe
@@ -45,6 +48,7 @@ def check_options(name: str, recipe: Recipe, options: Mapping[str, Any]) -> None
     for option in options:
         if option not in known:
             raise ConfigError(f"corpus '{name}': {unknown_name('option', option, known)}")
+    one_of("items", options.get("items", "utterances"), ("utterances", "recordings"))
     absent = [n for n, default in known.items() if default is inspect.Parameter.empty and n not in options]
     if absent:
         raise ConfigError(f"corpus '{name}' needs the option{'s' * (len(absent) > 1)} {', '.join(absent)}")
@@ -76,8 +80,6 @@ def read_lhotse(
         ConfigError: an unknown option, or one that must be given is absent.
         DataError: the recipe does not find what it looks for, or gives no cut.
     """
-    if items not in ("utterances", "recordings"):
-        raise ConfigError(f"items: {unknown_name('value', items, ('utterances', 'recordings'))}")
     function = _function(recipe)
     arguments = _arguments(name, recipe, function, source, work, num_workers, options)
     shutil.rmtree(work, ignore_errors=True)
@@ -145,9 +147,11 @@ def _run(name: str, function: Callable[..., Any], arguments: Mapping[str, Any], 
             warnings.simplefilter("default")
             return function(**arguments)
     except (AssertionError, OSError, LookupError, ValueError, AttributeError) as error:
+        # Many recipes only assert; the line then says what they looked for.
+        line = traceback.extract_tb(error.__traceback__)[-1].line or ""
         raise DataError(
             f"corpus '{name}': lhotse's {function.__name__} could not read {source} "
-            f"({type(error).__name__}: {str(error) or 'no further word'}); is it the folder the corpus was unpacked to?"
+            f"({type(error).__name__}: {str(error) or line}); is it the folder the corpus was unpacked to?"
         ) from error
 
 
@@ -194,8 +198,9 @@ def _cuts(split: str, leaf: _Leaf, items: str, faults: list[Fault]) -> list[Cut]
             recordings, supervisions = _fitting(split, recordings, supervisions, faults)
         cuts = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
     if items == "recordings":
-        return list(cuts)
-    return [part for cut in cuts for part in _utterances(cut)]
+        return _named(list(cuts), [_recording_id(cut) for cut in cuts])
+    parts = [part for cut in cuts for part in _utterances(cut)]
+    return _named(parts, [str(p.supervisions[0].id) if len(p.supervisions) == 1 else _recording_id(p) for p in parts])
 
 
 def _utterances(cut: Cut) -> Iterable[Cut]:
@@ -203,8 +208,17 @@ def _utterances(cut: Cut) -> Iterable[Cut]:
         return [cut]
     if len(cut.supervisions) == 1 and abs(cut.supervisions[0].duration - cut.duration) < 1e-3:
         return [cut]
-    parts = cut.trim_to_supervisions(keep_overlapping=False)
-    return [part.with_id(str(part.supervisions[0].id)) for part in parts]
+    return cut.trim_to_supervisions(keep_overlapping=False)
+
+
+def _recording_id(cut: Cut) -> str:
+    return cut.recording.id if isinstance(cut, MonoCut | MultiCut) and cut.has_recording else cut.id
+
+
+def _named(cuts: list[Cut], ids: list[str]) -> list[Cut]:
+    """Cuts under the source's own ids, where these are unique; lhotse would number them in order of the files."""
+    counts = Counter(ids)
+    return [cut.with_id(id) if counts[id] == 1 else cut for cut, id in zip(cuts, ids, strict=True)]
 
 
 def _fitting(

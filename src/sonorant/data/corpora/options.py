@@ -36,7 +36,7 @@ def checked_options(
     return {name: from_text(name, value, hints.get(name, Any), known[name]) for name, value in options.items()}
 
 
-def from_text(name: str, value: Any, hint: Any, default: Any = inspect.Parameter.empty) -> Any:
+def from_text(name: str, value: Any, hint: Any, default: Any = None) -> Any:
     """Text from a command line as an argument with that hint; values other than text as they are.
 
     >>> from_text("keep", "no", bool), from_text("parts", "dev,test", list[str]), from_text("limit", "80", int)
