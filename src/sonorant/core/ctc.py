@@ -1,5 +1,7 @@
-"""What CTC's loss and its alignment share: the states of an item, and how many frames it needs (arXiv has no copy of the
-paper: Graves et al., ICML 2006, https://doi.org/10.1145/1143844.1143891, section 4.1)."""
+"""What CTC's loss, its alignment and the checks on data share: the states of an item, and how many frames it needs.
+
+Graves et al., ICML 2006, https://doi.org/10.1145/1143844.1143891, section 4.1.
+"""
 
 import torch
 from jaxtyping import Bool, Int
@@ -36,6 +38,8 @@ def frames_needed(tokens: Int[Tensor, "batch token"], tokens_lengths: Int[Tensor
     >>> frames_needed(torch.tensor([[5, 5, 6], [5, 0, 0]]), torch.tensor([3, 1])).tolist()
     [4, 1]
     """
+    if tokens.shape[1] == 0:
+        return tokens_lengths.clamp(min=1)
     repeats = (tokens[:, 1:] == tokens[:, :-1]) & valid_mask((tokens_lengths - 1).clamp(min=0), tokens.shape[1] - 1)
     return (tokens_lengths + repeats.sum(1)).clamp(min=1)
 

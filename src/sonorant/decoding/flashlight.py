@@ -1,0 +1,138 @@
+"""The border to flashlight-text: dictionaries, KenLM, and our scorers dressed as its language models.
+
+flashlight keeps its language model's states in a tree whose nodes it compares by address. A Python model hangs its own
+state on such a node in a dictionary, which also keeps the node alive for as long as one search runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sonorant.core.errors import DataError
+from sonorant.core.optional import require
+from sonorant.decoding.arpa import LN10
+from sonorant.decoding.scorers import HotWords, Scorer
+
+__all__ = ["KenLmModel", "arpa_words", "load_kenlm", "scored_tokens", "scored_words"]
+
+_OUTSIDE = "\x00outside"  # a word that no model knows, so that KenLM scores it as <unk>
+
+
+def arpa_words(path: str | Path) -> list[str]:
+    """The words of an ARPA file, from its unigrams.
+
+    Raises:
+        DataError: the file has no unigrams (a KenLM binary has none that can be read).
+    """
+    words: list[str] = []
+    reading = False
+    with Path(path).open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith("\\"):
+                if reading:
+                    break
+                reading = line.strip() == "\\1-grams:"
+            elif reading and line.strip():
+                words.append(line.split()[1])
+    if not words:
+        raise DataError(
+            f"{path} lists no unigrams; a search over any words needs the model as ARPA text, not as a binary"
+        )
+    return words
+
+
+def load_kenlm(path: str | Path, words: Sequence[str]) -> Any:
+    """KenLM's model of a file, asked by the positions of `words`; the position behind the last is unknown to it."""
+    kenlm = require("flashlight.lib.text.decoder.kenlm", extra="decode", purpose="for n-gram language models")
+    entries = require(
+        "flashlight.lib.text.dictionary", extra="decode", purpose="for n-gram language models"
+    ).Dictionary()
+    for position, word in enumerate([*words, _OUTSIDE]):
+        entries.add_entry(word, position)
+    return kenlm.KenLM(str(path), entries)
+
+
+class KenLmModel:
+    """KenLM as a `WordModel`: words as strings, natural logarithms."""
+
+    def __init__(self, kenlm: Any, words: Sequence[str]) -> None:
+        self.kenlm = kenlm
+        self.positions = {word: position for position, word in enumerate(words)}
+
+    def start(self) -> Any:
+        return self.kenlm.start(False)
+
+    def score(self, state: Any, word: str) -> tuple[Any, float]:
+        state, score = self.kenlm.score(state, self.positions.get(word, len(self.positions)))
+        return state, score * LN10
+
+    def finish(self, state: Any) -> float:
+        return self.kenlm.finish(state)[1] * LN10
+
+
+def scored_tokens(scorer: Scorer) -> Any:
+    """A scorer as flashlight's language model over tokens; for one search only."""
+    library = require("flashlight.lib.text.decoder", extra="decode", purpose="for beam search")
+
+    class Scored(library.LM):  # the base is known only once the package is imported
+        def __init__(self) -> None:
+            super().__init__()
+            self.states: dict[Any, Any] = {}
+            self.known: dict[tuple[Any, int], tuple[Any, float]] = {}
+
+        def start(self, start_with_nothing: bool) -> Any:
+            node = library.LMState()
+            self.states[node] = scorer.start()
+            return node
+
+        def score(self, node: Any, token: int) -> tuple[Any, float]:
+            answer = self.known.get((node, token))
+            if answer is None:
+                state, gain = scorer.extend(self.states[node], token)
+                following = node.child(token)
+                self.states[following] = state
+                answer = self.known[node, token] = (following, gain)
+            return answer
+
+        def finish(self, node: Any) -> tuple[Any, float]:
+            following = node.child(-1)
+            self.states[following] = None
+            return following, scorer.finish(self.states[node])
+
+    return Scored()
+
+
+def scored_words(inner: Any, words: Sequence[str], weight: float, hot_words: Mapping[str, float]) -> Any:
+    """KenLM (or no model) and hot words as flashlight's model over the words of a lexicon; for one search only.
+
+    Args:
+        inner: flashlight's own model.
+        words: of the lexicon, by position.
+        weight: what the inner model's scores are multiplied by (its weight, and the step from log10).
+        hot_words: word or phrase → bonus.
+    """
+    library = require("flashlight.lib.text.decoder", extra="decode", purpose="for beam search")
+    hot = HotWords(hot_words)
+
+    class Boosted(library.LM):
+        def __init__(self) -> None:
+            super().__init__()
+            self.states: dict[Any, Any] = {}
+
+        def start(self, start_with_nothing: bool) -> Any:
+            node = inner.start(start_with_nothing)
+            self.states[node] = hot.start()
+            return node
+
+        def score(self, node: Any, position: int) -> tuple[Any, float]:
+            following, score = inner.score(node, position)
+            self.states[following], gain = hot.advance(self.states[node], words[position] + " ")
+            return following, weight * score + gain
+
+        def finish(self, node: Any) -> tuple[Any, float]:
+            following, score = inner.finish(node)
+            gain = hot.finish(self.states[node])
+            self.states[following] = None
+            return following, weight * score + gain
+
+    return Boosted()
