@@ -273,10 +273,13 @@ def _read_sndfile(file: Any, name: str, start: float, duration: float | None) ->
             first = round(start * rate)
             if first > opened.frames:
                 raise DataError(f"{name}: start={start:g} s lies beyond the end at {opened.frames / rate:g} s")
-            if first:
-                opened.seek(first)
-            count = -1 if duration is None else min(max(1, round(duration * rate)), opened.frames - first)
-            return opened.read(count, dtype="float32", always_2d=True), rate
+            # An MP3 frame may borrow bits from frames before it: decode some that are dropped again. In one read, for
+            # soundfile seeks after each.
+            ahead = min(first, 2 * rate) if opened.format == "MP3" else 0
+            if first > ahead:
+                opened.seek(first - ahead)
+            count = -1 if duration is None else ahead + min(max(1, round(duration * rate)), opened.frames - first)
+            return opened.read(count, dtype="float32", always_2d=True)[ahead:], rate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sonorant.audio.filters import Biquad, sosfilt
 from sonorant.core.errors import ConfigError, DataError
-from sonorant.core.lengths import valid_mask, zero_padding
+from sonorant.core.lengths import padding_mask, valid_mask, zero_padding
 
 __all__ = ["k_weighting", "loudness", "normalise_loudness", "peak_db", "rms_db"]
 
@@ -58,7 +58,12 @@ def k_weighting(sample_rate: float) -> tuple[Biquad, Biquad]:
 
     The standard tabulates coefficients for 48 kHz; these are its analogue prototypes under the bilinear transform, which
     give the table back at 48 kHz.
+
+    Raises:
+        ConfigError: a sample rate so low that the shelf lies beyond its Nyquist frequency.
     """
+    if sample_rate < 4000:
+        raise ConfigError(f"loudness needs a sample rate of 4000 Hz at least, got {sample_rate}")
     root, q = math.tan(math.pi * 1681.974450955533 / sample_rate), 0.7071752369554196
     high = 10 ** (3.999843853973347 / 20)
     band = high**0.4996667741545416
@@ -98,7 +103,7 @@ def loudness(
     if batch and int(lengths.min()) < 1:
         raise DataError(f"loudness needs samples, got an item of length {int(lengths.min())}")
     # The low cut's poles lie within 0.005 of 1 at 48 kHz: double precision.
-    silent = channels.double() * valid_mask(lengths, time)[:, None, :]
+    silent = channels.double().masked_fill(padding_mask(lengths, time)[:, None, :], 0.0)
     weighted = sosfilt(silent, k_weighting(sample_rate)).square()
     weights = torch.tensor(_CHANNEL_WEIGHTS[:count], dtype=torch.float64, device=waveform.device)
     power = (weighted * weights[:, None]).sum(1) * valid_mask(lengths, time)
@@ -142,8 +147,9 @@ def normalise_loudness(
         lengths: samples of each item.
         peak_limit_db: no sample goes above this, in dB below full scale. Silent items stay as they are.
     """
+    if lengths is not None:
+        waveform = zero_padding(waveform.movedim(-1, 1), lengths).movedim(1, -1)
     level = loudness(waveform, sample_rate, lengths)
-    flat = waveform.reshape(len(waveform), -1)
-    gain = torch.minimum(target_lufs - level, peak_limit_db - peak_db(flat))
+    gain = torch.minimum(target_lufs - level, peak_limit_db - peak_db(waveform.flatten(1)))
     gain = torch.where(torch.isfinite(gain), gain, 0.0)
     return waveform * (10 ** (gain / 20)).view(-1, *[1] * (waveform.dim() - 1))

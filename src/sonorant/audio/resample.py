@@ -11,7 +11,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +22,11 @@ from torch import Tensor, nn
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.lengths import zero_padding
 
-__all__ = ["Quality", "Resample", "StreamingResampler", "resample", "resample_soxr", "resampled_length"]
-
-Quality = Literal["fast", "high", "best"]
+__all__ = ["QUALITIES", "Resample", "StreamingResampler", "resample", "resample_soxr", "resampled_length"]
 
 # Attenuation of aliases in dB and end of the passband as a share of the lower Nyquist frequency. "high" has soxr HQ's
 # passband; the stopband begins at the Nyquist frequency in all.
-_QUALITIES = {"fast": (80.0, 0.82), "high": (125.0, 0.913), "best": (140.0, 0.96)}
+QUALITIES = {"fast": (80.0, 0.82), "high": (125.0, 0.913), "best": (140.0, 0.96)}
 
 # Phases in one matrix product: wide enough for BLAS, narrow enough that few weights are zero.
 _RUN = 64
@@ -44,7 +42,7 @@ def resampled_length(length: Any, from_rate: int, to_rate: int) -> Any:
 
 
 def resample(
-    waveform: Float[Tensor, "*batch time"], from_rate: int, to_rate: int, quality: Quality = "high"
+    waveform: Float[Tensor, "*batch time"], from_rate: int, to_rate: int, quality: str = "high"
 ) -> Float[Tensor, "*batch new_time"]:
     """Resamples the last axis; differentiable, linear, on any device.
 
@@ -62,7 +60,7 @@ def resample(
         return waveform
     plan = _plan(from_rate, to_rate, quality)
     count = resampled_length(waveform.shape[-1], from_rate, to_rate)
-    flat = waveform.reshape(-1, waveform.shape[-1])
+    flat = waveform.reshape(math.prod(waveform.shape[:-1]), waveform.shape[-1])
     return plan.outputs(flat, 0, 0, count).reshape(*waveform.shape[:-1], count)
 
 
@@ -94,7 +92,7 @@ class Resample(nn.Module):
     (torch.Size([2, 800]), [800, 400])
     """
 
-    def __init__(self, from_rate: int, to_rate: int, quality: Quality = "high") -> None:
+    def __init__(self, from_rate: int, to_rate: int, quality: str = "high") -> None:
         super().__init__()
         self.from_rate, self.to_rate, self.quality = from_rate, to_rate, quality
         _plan(from_rate, to_rate, quality)
@@ -121,7 +119,7 @@ class StreamingResampler:
     True
     """
 
-    def __init__(self, from_rate: int, to_rate: int, quality: Quality = "high") -> None:
+    def __init__(self, from_rate: int, to_rate: int, quality: str = "high") -> None:
         self.from_rate, self.to_rate, self.quality = from_rate, to_rate, quality
         self._plan = _plan(from_rate, to_rate, quality)
         self.reset()
@@ -156,7 +154,7 @@ class StreamingResampler:
 
     def _until(self, end: int) -> Tensor:
         assert self._kept is not None
-        flat = self._kept.reshape(-1, self._kept.shape[-1])
+        flat = self._kept.reshape(math.prod(self._kept.shape[:-1]), self._kept.shape[-1])
         result = self._plan.outputs(flat, self._kept_from, self._given, end)
         result = result.reshape(*self._kept.shape[:-1], result.shape[-1])
         self._given = max(self._given, end)
@@ -227,15 +225,15 @@ class _Plan:
 @lru_cache(maxsize=32)
 def _plan(from_rate: int, to_rate: int, quality: str) -> _Plan:
     """The kernels for a pair of rates."""
-    if quality not in get_args(Quality):
-        raise ConfigError(unknown_name("resampling quality", quality, get_args(Quality)))
+    if quality not in QUALITIES:
+        raise ConfigError(unknown_name("resampling quality", quality, QUALITIES))
     if from_rate < 1 or to_rate < 1 or from_rate != int(from_rate) or to_rate != int(to_rate):
         raise ConfigError(f"sample rates are whole numbers ≥ 1 Hz, got from_rate={from_rate} and to_rate={to_rate}")
     divisor = math.gcd(from_rate, to_rate)
     # Few phases are repeated until a row is worth a matrix product.
     repeat = max(1, _RUN // (to_rate // divisor))
     stride, phases = from_rate // divisor * repeat, to_rate // divisor * repeat
-    attenuation, passband = _QUALITIES[quality]
+    attenuation, passband = QUALITIES[quality]
     lower = min(1.0, to_rate / from_rate)
     # Kaiser's design: half the taps for a transition from `passband` to 1, in units of the lower Nyquist frequency.
     half = (attenuation - 7.95) / (14.36 * (1 - passband)) / lower
