@@ -64,9 +64,9 @@ class ToyBatches:
         self.consumed = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        start = self.consumed % self.per_pass
-        if start == 0 and self.consumed == 0 and self.per_pass == 0:
+        if not self.per_pass:
             return
+        start = self.consumed % self.per_pass
         order = [(self.consumed // self.per_pass, i) for i in range(start, self.per_pass)]
         indices = [1000 * turn + i * self.world + self.rank for turn, i in order]
         source: Any = map(make_batch, indices)

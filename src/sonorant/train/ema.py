@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sonorant.core.config import within
 from sonorant.core.errors import CheckpointError
+from sonorant.train.devices import sharded_like
 
 __all__ = ["Ema"]
 
@@ -78,7 +79,7 @@ class Ema:
 
     @torch.no_grad()
     def load(self, averages: Mapping[str, Float[Tensor, "..."]], num_updates: int) -> None:
-        """Takes up averages that were stored; sharded ones must come sharded.
+        """Takes up averages that were stored, whole; every worker must call where the parameters are sharded.
 
         Raises:
             CheckpointError: names differ from this module's.
@@ -89,7 +90,8 @@ class Ema:
                 f"the stored averages are not of this module's parameters: {', '.join(odd[:5])} differ"
             )
         for name, average in averages.items():
-            self.averages[name].copy_(average)
+            own = self.averages[name]
+            own.copy_(sharded_like(own, average))
         self.num_updates = num_updates
 
 

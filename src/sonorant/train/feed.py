@@ -111,22 +111,26 @@ class Feed:
         return {"consumed": self.consumed, "passes": self.passes, "batches": dict(self.batches.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.batches.load_state_dict(state["batches"])
         self.consumed = state["consumed"]
         self.passes = state["passes"]
-        self.batches.load_state_dict(state["batches"])
         self._iterator = None
 
-    def take_up(self, states: Sequence[Mapping[str, Any]], rank: int) -> None:
+    def take_up(self, states: Sequence[Mapping[str, Any]], rank: int, strict: bool = True) -> None:
         """Goes on from the states of all workers, this one's first of all.
 
-        With another number of workers than before, nobody's position fits: a new pass begins, and no batch gets a seed
-        that one had before.
+        With another number of workers than before, or with `strict` off and batches that refuse their state because the
+        corpus or their configuration changed, a new pass begins, in which no batch gets a seed that one had before.
         """
+        reason = f"{len(states)} workers were, {self._world_size} are"
         if len(states) == self._world_size:
-            self.load_state_dict(states[rank])
-            return
-        logger.warning(
-            "%d workers go on where %d were: a new pass over the corpus begins", self._world_size, len(states)
-        )
+            try:
+                self.load_state_dict(states[rank])
+                return
+            except ConfigError as error:
+                if strict:
+                    raise
+                reason = str(error)
+        logger.warning("a new pass over the corpus begins: %s", reason)
         self.consumed = max(state["consumed"] for state in states)
         self.passes = 1 + max(state["passes"] for state in states)

@@ -17,7 +17,7 @@ from sonorant.core.seed import derive
 from sonorant.core.types import Score
 from sonorant.train.checkpoint import Checkpoints, TrainingState, disk_errors, read_state
 from sonorant.train.config import TrainConfig
-from sonorant.train.devices import gather, is_sharded, make_fabric, relink, reseed
+from sonorant.train.devices import gather, is_sharded, make_fabric, owners, relink, reseed
 from sonorant.train.doctor import Doctor
 from sonorant.train.ema import Ema
 from sonorant.train.feed import Feed, TrainBatches
@@ -64,12 +64,13 @@ class Session:
         if config.compile:
             for child in objective.children():
                 child.compile(dynamic=True)
+        owners(objective, optimizers)
         wrapped = LossModule(objective)
         with relink(wrapped, optimizers):
             module = self.fabric.setup_module(wrapped)
         self.names = {id(parameter): name for name, parameter in objective.named_parameters()}
         self.feed = Feed(batches, config.seed, self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
-        self.stepper = Stepper(self.fabric, module, optimizers, schedules, config, self.feed)
+        self.stepper = Stepper(self.fabric, module, objective, optimizers, schedules, config, self.feed)
         self.doctor = Doctor(config.doctor)
         self.stepper.inspect = self.doctor.inspect
         self.ema = Ema(objective, config.ema_decay, config.ema_warmup) if config.ema_decay else None
@@ -251,10 +252,10 @@ class Session:
         state = found or read_state(path)
         for line in check_record(state.rest["record"], self.record, folder=self.folder, step=step, resume=resume):
             logger.warning("going on with another configuration: %s", line)
-        self._take_up(state, str(path))
+        self._take_up(state, str(path), resume)
         logger.info("going on from step %d in %s", step, self.folder)
 
-    def _take_up(self, state: TrainingState, where: str) -> None:
+    def _take_up(self, state: TrainingState, where: str, resume: Resume) -> None:
         rest = state.rest
         load_module(self.objective, state.model, rest["extra"], where)
         for name, optimizer in self.stepper.optimizers.items():
@@ -263,7 +264,7 @@ class Session:
             self.ema.load(state.average, rest["ema_updates"])
         elif self.ema is not None:
             self.ema = Ema(self.objective, self.config.ema_decay, self.config.ema_warmup)
-        self.feed.take_up(rest["feeds"], self.fabric.global_rank)
+        self.feed.take_up(rest["feeds"], self.fabric.global_rank, strict=resume == "auto")
         self.doctor.load_state_dict(rest["doctor"])
         self.meter.load_state_dict(rest["meter"])
         self.step, self.skipped, self.stopped = state.step, rest["skipped"], rest["stopped"]

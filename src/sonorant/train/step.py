@@ -72,6 +72,7 @@ class Stepper:
     Args:
         fabric: launched.
         module: the `LossModule` as Fabric set it up.
+        objective: what is inside it.
         optimizers: name → optimiser over the module's parameters.
         schedules: name → multiplier of the learning rate.
         config: accumulation, clipping, scaling by batch.
@@ -82,14 +83,18 @@ class Stepper:
         self,
         fabric: Any,
         module: nn.Module,
+        objective: nn.Module,
         optimizers: Mapping[str, torch.optim.Optimizer],
         schedules: Mapping[str, Schedule],
         config: TrainConfig,
         feed: Feed,
     ) -> None:
         self._fabric, self._module, self._feed, self._config = fabric, module, feed, config
+        for name in schedules:
+            if name not in optimizers:
+                raise ConfigError(unknown_name("optimiser in schedules", name, optimizers))
         self.optimizers, self._schedules = optimizers, schedules
-        self.parameters = owners(module, optimizers)
+        self.parameters = owners(objective, optimizers)
         self._names = list(optimizers)
         self._base_lrs = {name: [float(g["lr"]) for g in opt.param_groups] for name, opt in optimizers.items()}
         self._batches: list[tuple[TrainBatch, Tensor]] = []
