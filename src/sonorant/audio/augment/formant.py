@@ -1,12 +1,13 @@
 """Formant shift: the spectral envelope stretched along frequency, as by another vocal tract; pitch and times stay."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sonorant.audio.augment.draws import check_range, per_item
+from sonorant.audio.augment.draws import check_range, per_item, wide
 from sonorant.audio.augment.items import Change, Items, augmented, silenced, with_duration
 from sonorant.audio.augment.level import active_samples, gain_between, mean_power
 from sonorant.audio.stft import istft, stft
@@ -16,8 +17,8 @@ from sonorant.core.types import Batch
 __all__ = ["FormantShift", "shift_formants"]
 
 WINDOW_SECONDS = 0.032
-ENVELOPE_SECONDS = 0.0022
-"""Quefrencies below this make the envelope: finer ripple than 1 / 0.0022 s = 450 Hz is the voice's harmonics."""
+FORMANT_WIDTH_HZ = 40.0
+"""Peaks of the envelope are widened by about so much, which keeps it from following single harmonics."""
 LIMIT_DB = 30.0
 """Most that a bin is raised or lowered: an envelope that falls off a cliff would otherwise raise noise to speech."""
 
@@ -31,8 +32,9 @@ def shift_formants(
 ) -> Float[Tensor, "batch *channel time"]:
     """Moves the formants of each item to `factor` times their frequencies, at the same level.
 
-    In each frame of a short-time transform the log magnitude is smoothed by a cepstral lifter; the bins are multiplied
-    by the ratio of the stretched envelope to the old one, which leaves harmonics and phases where they are.
+    In each frame of a short-time transform the envelope is that of linear prediction (Makhoul, 1975), which is sharp at
+    formants; the bins are multiplied by the ratio of the stretched envelope to the old one, which leaves harmonics and
+    phases where they are.
     """
     size = 1 << (round(WINDOW_SECONDS * sample_rate) - 1).bit_length()
     hop = size // 4
@@ -40,11 +42,11 @@ def shift_formants(
     padded = with_duration(waveform, waveform.shape[-1] + size)
     spectrum = stft(padded, size, hop)
     loud = waveform.detach().flatten(1).square().amax(dim=1)
-    # A floor 120 dB below the item's peak keeps the logarithm and its gradient finite in silence.
+    # A floor 120 dB below the item's peak keeps the prediction and its gradient finite in silence.
     floor = per_item(loud * size * 1e-12 + 1e-20, spectrum.real)
-    log_magnitude = 0.5 * torch.log(spectrum.real.square() + spectrum.imag.square() + floor)
-    envelope = _smooth(log_magnitude, max(2, round(ENVELOPE_SECONDS * sample_rate)))
-    limit = LIMIT_DB * 0.05 * 2.302585
+    power = spectrum.real.square() + spectrum.imag.square() + floor
+    envelope = _envelope(power, sample_rate)
+    limit = LIMIT_DB * 0.05 * math.log(10)
     gain = (_stretched(envelope, factor) - envelope).clamp(-limit, limit).exp()
     shifted = silenced(istft(spectrum * gain, hop, length=padded.shape[-1])[..., : waveform.shape[-1]], lengths)
     before = mean_power(waveform.detach(), active_samples(waveform, lengths, sample_rate))
@@ -52,15 +54,28 @@ def shift_formants(
     return shifted * per_item(gain_between(before, after, torch.zeros_like(after)), shifted)
 
 
-def _smooth(log_magnitude: Float[Tensor, "*batch freq frame"], cutoff: int) -> Float[Tensor, "*batch freq frame"]:
-    """The part of a log spectrum below quefrency `cutoff` in samples, faded out over its upper half."""
-    cepstrum = torch.fft.irfft(log_magnitude, dim=-2)
-    size = cepstrum.shape[-2]
-    quefrency = torch.arange(size, device=cepstrum.device)
-    quefrency = torch.minimum(quefrency, size - quefrency)
-    fade = ((cutoff - quefrency) / (0.5 * cutoff)).clamp(0, 1)
-    lifter = (0.5 - 0.5 * torch.cos(torch.pi * fade)).to(cepstrum)
-    return torch.fft.rfft(cepstrum * lifter[:, None], dim=-2).real
+def _envelope(power: Float[Tensor, "*batch freq frame"], sample_rate: int) -> Float[Tensor, "*batch freq frame"]:
+    """Log magnitude of the all-pole filter that predicts each frame, up to a constant: -log |A(f)|."""
+    order = 2 + round(sample_rate / 1000)
+    # Double precision: the equations of a steady vowel are badly conditioned.
+    lags = torch.fft.irfft(power.to(wide(power)), dim=-2)[..., : order + 1, :]
+    step = torch.arange(order + 1, device=power.device, dtype=lags.dtype)[:, None]
+    lags = lags * torch.exp(-0.5 * (2 * math.pi * FORMANT_WIDTH_HZ * step / sample_rate).square())
+    lags = lags * (1 + 1e-5 * (step == 0))
+    filters = torch.fft.rfft(_predictor(lags), 2 * (power.shape[-2] - 1), dim=-2)
+    return -0.5 * torch.log(filters.real.square() + filters.imag.square()).to(power)
+
+
+def _predictor(lags: Float[Tensor, "*batch lag frame"]) -> Float[Tensor, "*batch lag frame"]:
+    """Prediction error filters from autocorrelations, by Levinson's and Durbin's recursion over all frames at once."""
+    filters, error = torch.ones_like(lags[..., :1, :]), lags[..., :1, :]
+    for order in range(1, lags.shape[-2]):
+        past = lags[..., 1 : order + 1, :].flip(-2)
+        reflection = -(filters * past).sum(dim=-2, keepdim=True) / error
+        longer = torch.nn.functional.pad(filters, (0, 0, 0, 1))
+        filters = longer + reflection * longer.flip(-2)
+        error = error * (1 - reflection.square())
+    return filters
 
 
 def _stretched(

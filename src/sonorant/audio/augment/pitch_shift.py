@@ -28,8 +28,8 @@ def shift_pitch(
 ) -> Float[Tensor, "batch channel time"]:
     """Shifts item i by `semitones[which[i]]`; formants move along, as on a tape.
 
-    Semitones come as a short list because each needs a resampler of its own (`resample_groups`); a step is hit within a
-    fifth of a cent.
+    Semitones come as a short list because each needs a resampler of its own (`resample_groups`); a step is hit within two
+    cents (hundredths of a semitone).
     """
     ratios = [_ratio(step) for step in semitones]
     factor = torch.tensor([float(ratio) for ratio in ratios], device=which.device, dtype=wide(waveform))[which]

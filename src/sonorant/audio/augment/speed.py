@@ -17,12 +17,12 @@ __all__ = ["Speed", "as_ratio", "change_speed", "resample_groups"]
 
 
 def as_ratio(factor: float, largest: int = 100) -> Fraction:
-    """The fraction nearest to a factor with a denominator up to `largest`: a resampler needs whole numbers.
+    """The fraction nearest to a factor in whole numbers, which a resampler needs, the smaller one up to `largest`.
 
     >>> as_ratio(0.9), as_ratio(2 ** (1 / 12))
     (Fraction(9, 10), Fraction(89, 84))
     """
-    return Fraction(factor).limit_denominator(largest)
+    return Fraction(factor).limit_denominator(largest) if factor >= 1 else 1 / as_ratio(1 / factor, largest)
 
 
 def change_speed(

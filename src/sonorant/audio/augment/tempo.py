@@ -59,7 +59,7 @@ def change_tempo(
     flat = where.flatten(1) if waveform.dim() == 2 else where.flatten(1)[:, None].expand(-1, waveform.shape[1], -1)
     frames = padded.gather(-1, flat).view(*waveform.shape[:-1], num_frames, 2, hop) * window.view(2, hop)
     joined = frames[..., :-1, 1, :] + frames[..., 1:, 0, :]
-    return silenced(joined.flatten(-2), new_lengths), new_lengths
+    return silenced(joined.flatten(-2)[..., : int(new_lengths.max())], new_lengths), new_lengths
 
 
 def _places(
