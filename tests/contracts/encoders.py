@@ -68,7 +68,8 @@ def _check_gradients(module: nn.Module, run: Run, input_dim: int, lengths: Seque
     weights = torch.randn_like(frames)
     sum((frames[i, :n] * weights[i, :n]).sum() for i, n in enumerate(out.tolist())).backward()  # type: ignore[union-attr]
     for name, parameter in module.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, f"no gradient reaches {name}"
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+        assert parameter.grad.abs().max() > 0, f"the gradient of {name} is zero"
     module.zero_grad()
 
 

@@ -32,7 +32,7 @@ def viterbi(
     >>> viterbi(scores, torch.tensor([2]), torch.zeros(2, 2))[0].tolist()
     [[0, 1]]
     """
-    batch, num_frames, num_states = emissions.shape
+    _, num_frames, num_states = emissions.shape
     zero = emissions.new_zeros(num_states)
     valid = valid_mask(lengths, num_frames)
     emissions = emissions.masked_fill(~valid[..., None], 0)

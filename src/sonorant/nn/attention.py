@@ -43,7 +43,7 @@ class Attention(nn.Module):
             (arXiv:1803.02155).
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, position: Position = "none") -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, position: str = "none") -> None:
         super().__init__()
         if dim % num_heads:
             raise ConfigError(f"num_heads must divide dim, got num_heads={num_heads} and dim={dim}")

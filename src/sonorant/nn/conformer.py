@@ -4,7 +4,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
-from sonorant.nn.attention import Attention, Position
+from sonorant.nn.attention import Attention
 from sonorant.nn.convolution import DepthwiseConv
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.norm import build_norm
@@ -82,7 +82,7 @@ class ConformerBlock(nn.Module):
         ffn_dim: int,
         kernel_size: int = 31,
         dropout: float = 0.1,
-        position: Position = "relative",
+        position: str = "relative",
         norm: str = "layer",
         causal: bool = False,
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Cost", "measure_cost"]
@@ -42,19 +43,27 @@ def measure_cost(module: nn.Module, *inputs: Any, **options: Any) -> Cost:
     counter = FlopCounterMode(display=False)
     try:
         module.eval()
-        # Fused recurrent kernels would hide their products from the counter; without oneDNN they are plain products.
+        # Fused kernels of recurrences and attention hide their products from the counter; these switches lay them open.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # some builds warn about TF32 whenever this switch is touched
-            with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
+            with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
                 module(*inputs, **options)
     finally:
         for child, flag in flags.items():
             child.training = flag
-    root = type(module).__name__
-    parts = {
-        name.removeprefix(f"{root}."): sum(counts.values()) // 2
-        for name, counts in counter.get_flop_counts().items()
-        if name.startswith(f"{root}.") and name.count(".") == 1
-    }
+    parts = _parts(counter.get_flop_counts(), type(module).__name__)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Cost(parameters, counter.get_total_flops() // 2, parts)
+
+
+def _parts(counts: Mapping[str, Mapping[Any, int]], root: str) -> dict[str, int]:
+    """Multiply-adds of each direct child; a container that is never called itself is the sum of what it holds."""
+    parts: dict[str, int] = {}
+    counted: set[str] = set()
+    for name in sorted(counts, key=lambda name: name.count(".")):
+        path = name.split(".")
+        if path[0] != root or len(path) == 1 or any(".".join(path[:size]) in counted for size in range(2, len(path))):
+            continue
+        counted.add(name)
+        parts[path[1]] = parts.get(path[1], 0) + sum(counts[name].values()) // 2
+    return parts

@@ -31,7 +31,7 @@ class Recurrent(nn.Module):
         bidirectional: also from the end to the start; doubles the width that comes out.
     """
 
-    def __init__(self, kind: RecurrentKind, input_dim: int, dim: int, bidirectional: bool = True) -> None:
+    def __init__(self, kind: str, input_dim: int, dim: int, bidirectional: bool = True) -> None:
         super().__init__()
         if kind not in _CELLS:
             raise ConfigError(f"kind must be one of {', '.join(_CELLS)}, got '{kind}'")

@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sonorant.nn.attention import Attention, Position
+from sonorant.nn.attention import Attention
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.streaming import LayerCache
 
@@ -28,7 +28,7 @@ class TransformerLayer(nn.Module):
         num_heads: int,
         ffn_dim: int,
         dropout: float = 0.1,
-        position: Position = "none",
+        position: str = "none",
         norm_first: bool = True,
     ) -> None:
         super().__init__()
