@@ -85,6 +85,15 @@ def test_folder_like_common_voice(tmp_path: Path) -> None:
     assert (cut.supervisions[0].speaker, cut.supervisions[0].language, extra(cut, "age")) == ("s1", "en", "twenties")
 
 
+def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    tone(tmp_path / "disk" / "a.wav")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "train").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "source")
+    (tmp_path / "source" / "broken.wav").symlink_to(tmp_path / "nowhere.wav")
+    assert texts(read_folder(str(tmp_path / "source"))) == {"train": {"train-a": None}}
+
+
 def test_folder_without_audio_or_absent(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no audio below"):
         read_folder(str(tmp_path))

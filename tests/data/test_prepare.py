@@ -158,6 +158,38 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     assert json.loads((out / "corpus.json").read_text())["schema"] == 99
 
 
+def test_prepared_inside_the_source(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = source(tmp_path / "source")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert prepare("folder", place, place / "prepared").num_items == 2
+    assert not caplog.records, "its own files are no change of the source"
+
+
+def test_hidden_files_are_no_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = source(tmp_path / "source")
+    prepare("folder", place, tmp_path / "out")
+    (place / ".git").mkdir()
+    (place / ".git" / "index").write_text("x")
+    (place / ".DS_Store").write_text("x")
+    with caplog.at_level(logging.WARNING):
+        prepare("folder", place, tmp_path / "out")
+    assert not caplog.records
+
+
+def test_a_link_is_followed_to_its_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = source(tmp_path / "real")
+    (tmp_path / "source").mkdir()
+    for path in place.iterdir():
+        (tmp_path / "source" / path.name).symlink_to(path)
+    prepare("folder", tmp_path / "source", tmp_path / "out")
+    (place / "a.txt").write_text("another text")
+    with caplog.at_level(logging.WARNING):
+        corpus = prepare("folder", tmp_path / "source", tmp_path / "out")
+    assert "the source changed" in caplog.text
+    assert text_of(corpus.split("all")[0]) == "another text"
+
+
 def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
     place, out = source(tmp_path / "source"), tmp_path / "out"
     out.mkdir()

@@ -3,6 +3,7 @@
 Read `read_headers` first, then `whole_file_cut`.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from lhotse import AudioSource, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.supervision import AlignmentItem
 
 from sonorant.core.errors import DataError
+from sonorant.data.corpora.walk import files_below
 
 __all__ = ["AUDIO_SUFFIXES", "Header", "alignment", "find_audio", "read_header", "read_headers", "recording", "split_of_name",
            "whole_file_cut"]  # fmt: skip
@@ -66,8 +68,7 @@ def find_audio(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"no folder at {folder}; give the folder that holds the audio")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(Path(name) for name, _ in files_below(folder) if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES)
 
 
 def read_header(path: Path) -> Header:
@@ -118,7 +119,7 @@ def read_headers(paths: Sequence[Path], num_workers: int = 0) -> list[Header | D
             return error
 
     with ThreadPoolExecutor(num_workers or 4) as pool:
-        return list(pool.map(attempt, paths, chunksize=16))
+        return list(pool.map(attempt, paths))
 
 
 def recording(id: str, path: Path, header: Header) -> Recording:

@@ -151,7 +151,7 @@ def in_threads(function: Callable[[_T], _R], items: Sequence[_T], num_workers: i
     if len(items) < 2:
         return [function(item) for item in items]
     with ThreadPoolExecutor(num_workers or 4) as pool:
-        return list(pool.map(function, items, chunksize=max(1, min(64, len(items) // 16))))
+        return list(pool.map(function, items))
 
 
 def evenly(items: Sequence[Any], count: int | None) -> list[Any]:

@@ -120,7 +120,9 @@ def open_corpus(spec: str, work_folder: str | Path, *, num_workers: int = 0) -> 
     if kind == "prepared":
         return store.open_prepared(Path(source))
     options = _pairs(query, "&", spec)
-    place = Path(work_folder) / f"{kind}-{content_hash(_absolute(source), options)}"
+    # The source's name is there to be read; the hash tells apart.
+    label = "".join(c for c in Path(source.split(",")[0]).stem if c.isalnum() or c in "-_")[:40]
+    place = Path(work_folder) / f"{kind}-{label}-{content_hash(_absolute(source), options)}"
     return prepare(kind, source, place, num_workers=num_workers, **options)
 
 

@@ -118,7 +118,11 @@ def _transcripts(folder: Path, paths: Sequence[Path]) -> tuple[dict[Path, Row], 
     by_stem: dict[str, Path] = {}
     for path in paths:
         by_stem.setdefault(path.stem, path)
-    listed = [row for file in sorted(folder.rglob("*.trans.txt")) for row in _trans_rows(file)]
+    listed = [
+        row
+        for file in sorted({name for path in paths for name in path.parent.glob("*.trans.txt")})
+        for row in _trans_rows(file)
+    ]
     for table in _tables(folder):
         split = split_of_name(table.stem)
         listed += [row if row.split or not split else _with_split(row, split) for row in read_table(table)]

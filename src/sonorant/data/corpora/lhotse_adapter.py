@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeAlias, get_type_hints
 
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.cut import Cut, MonoCut, MultiCut
@@ -157,7 +157,7 @@ def _run(name: str, function: Callable[..., Any], arguments: Mapping[str, Any], 
 
 # --- results ----------------------------------------------------------------------------------------------------------
 
-_Leaf = CutSet | tuple[RecordingSet | None, SupervisionSet | None]
+_Leaf: TypeAlias = CutSet | tuple[RecordingSet | None, SupervisionSet | None]
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, _Leaf]]:

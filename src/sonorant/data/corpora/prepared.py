@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from sonorant.core.config import differences, from_plain, to_plain
 from sonorant.core.errors import DataError
 from sonorant.core.files import atomic_folder, recover_folder
 from sonorant.data.corpora.corpus import Card, Corpus, Fault, SplitSummary
+from sonorant.data.corpora.walk import files_below
 
 __all__ = ["SCHEMA", "SourceState", "open_prepared", "prepared", "source_state", "stale_reason", "write_prepared"]
 
@@ -42,37 +42,30 @@ class SourceState:
     num_bytes: int
 
 
-def source_state(roots: Iterable[Path]) -> SourceState:
+def source_state(roots: Iterable[Path], leave_out: Path | None = None) -> SourceState:
     """Looks at every file under the given files and folders, without reading them.
+
+    Args:
+        roots: files and folders; what is hidden in a folder does not count.
+        leave_out: a prepared folder that may lie inside, and what lies beside it under its name.
 
     Raises:
         DataError: one of them does not exist.
     """
     digest, count, size = hashlib.sha256(), 0, 0
+    own = str(leave_out.absolute()) if leave_out else ""
     for root in roots:
         if not root.exists():
             raise DataError(f"no file or folder at {root}; give the place of the corpus' source")
-        for name, status in sorted(_walk(root)):
-            digest.update(f"{name}\t{status[0]}\t{status[1]}\n".encode())
+        root = root.absolute()
+        found = (
+            files_below(root, (own, f"{own}.recipe", f"{own}.audio")) if root.is_dir() else [(str(root), root.stat())]
+        )
+        for name, status in sorted(found, key=lambda pair: pair[0]):
+            digest.update(f"{name}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
             count += 1
-            size += status[0]
+            size += status.st_size
     return SourceState(digest.hexdigest()[:16], count, size)
-
-
-def _walk(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    if root.is_file():
-        status = root.stat()
-        yield str(root), (status.st_size, status.st_mtime_ns)
-        return
-    folders = [str(root)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif not entry.name.startswith("."):
-                    status = entry.stat(follow_symlinks=False)
-                    yield entry.path, (status.st_size, status.st_mtime_ns)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -254,7 +247,7 @@ def prepared(
         recover_folder(folder)
         for leftover in folder.parent.glob(f".{folder.name}.*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
-        state = source_state(roots())
+        state = source_state(roots(), folder)
         if folder.exists():
             reason = stale_reason(folder, options=options or {}, state=state, kind=kind)
             if reason is None:

@@ -74,7 +74,8 @@ def read_timit(
     folder = Path(source)
     paths = [path for path in find_audio(folder) if keep_sa or path.stem.upper()[:2] != "SA"]
     # Copies of TIMIT often hold a RIFF version beside each sphere file (SA1.WAV and SA1.WAV.wav).
-    paths = [path for path in paths if not Path(path.stem).suffix or path.with_name(path.stem) not in set(paths)]
+    known = set(paths)
+    paths = [path for path in paths if not Path(path.stem).suffix or path.with_name(path.stem) not in known]
     if not paths:
         raise DataError(f"no audio below {folder}; TIMIT lies in TRAIN/DR1/FCJF0/SA1.WAV and so on")
     splits: dict[str, list[Cut]] = {}
@@ -103,7 +104,8 @@ def read_timit(
 
 def _cut(path: Path, header: Header, id: str, speaker: str, dialect: str | None) -> tuple[Cut, list[str]]:
     sides = _beside(path)
-    text, words, phones, problems = None, [], [], []
+    text, words, phones = None, [], []
+    problems: list[str] = []
     if ".txt" in sides:
         lines = _offsets(sides[".txt"], problems)
         text = lines[0][0] if lines else None

@@ -109,8 +109,8 @@ def _split_lines(path: Path) -> list[tuple[int, list[str]]]:
             file.seek(0)
             separator = max("\t|,", key=first.count)
             # Quotes mean something in CSV only; in TSV and LJ Speech's pipes they are part of the text.
-            quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-            reader = csv.reader(file, delimiter=separator, quoting=quoting)
+            table = separator == ","
+            reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_MINIMAL if table else csv.QUOTE_NONE)
             lines = [(reader.line_num, values) for values in reader if any(value.strip() for value in values)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table in UTF-8: {error}") from None
