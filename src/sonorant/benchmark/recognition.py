@@ -24,6 +24,7 @@ from sonorant.lm.ngram import train_ngram
 from sonorant.decoding.ctc_beam import CtcBeam
 from sonorant.tasks.asr.evaluation import Scored, collect, error_rates, greedy_scores, transcripts, tune_beam
 from sonorant.tasks.asr.model import CtcRecogniser, load_recogniser, save_recogniser
+from sonorant.tasks.asr.package import export_recogniser
 from sonorant.tasks.asr.training import Speech, TrainingConfig, train_recogniser
 from sonorant.tasks.asr.transcriber import Transcriber
 from sonorant.text.tokenizer import Tokenizer
@@ -172,7 +173,8 @@ def evaluate_stage(
 ) -> list[Score]:
     """Error rates of the best path, and with a language model whose weight is tuned on the development split.
 
-    Writes `scores.json` and, for each arm, `<arm>.jsonl` with reference, hypothesis and words of every utterance.
+    Writes `scores.json` and, for each arm, `<arm>.jsonl` with reference, hypothesis and words of every utterance. The arm
+    "main" is exported with its language model and search to `export/` of the workspace.
     """
 
     def make(folder: Path) -> None:
@@ -194,6 +196,11 @@ def evaluate_stage(
     lm_key = _digest(lm) if lm is not None else ""
     inputs = [arm, str(model.parent.name), split, lm_key, to_plain(config) if config else None, _content(speech.split(split))]
     folder = work.stage(f"evaluate-{arm}", make, inputs)
+    if arm == "main":
+        search = folder / "search.json"
+        export_recogniser(
+            model, work.folder / "export", lm=lm, search=json.loads(search.read_text()) if search.is_file() else None
+        )
     return [Score(**row) for row in json.loads((folder / "scores.json").read_text())]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sonorant.core.errors import ConfigError
 
-__all__ = ["add_run_options", "columns", "overrides", "table", "write"]
+__all__ = ["add_run_options", "columns", "hot_words", "overrides", "table", "write"]
 
 
 def overrides(words: Sequence[str]) -> dict[str, str]:
@@ -43,6 +43,22 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loaders", type=int, default=0, help="processes that load data for each of them")
     parser.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def hot_words(words: Sequence[str]) -> dict[str, float]:
+    """`["sonorant=4"]` as word → bonus; a word without a bonus gets 3.
+
+    >>> hot_words(["new york=2.5", "sonorant"])
+    {'new york': 2.5, 'sonorant': 3.0}
+    """
+    found = {}
+    for text in words:
+        word, equals, bonus = text.partition("=")
+        try:
+            found[word.strip()] = float(bonus) if equals else 3.0
+        except ValueError:
+            raise ConfigError(f"--hot-word '{text}': expected WORD=BONUS with a number, such as sonorant=4") from None
+    return found
 
 
 def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -1,0 +1,64 @@
+"""Run a recipe under several seeds and judge its claims; the result is stored as JSON.
+
+  sonorant prove conformer_ctc
+  sonorant prove --all
+"""
+
+import argparse
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from sonorant.benchmark.claims import judge, save_result
+from sonorant.cli.options import add_run_options, overrides, table
+from sonorant.cli.run_verb import resolve, workspace
+from sonorant.core.config import to_plain
+from sonorant.core.errors import ConfigError
+from sonorant.recipes.catalogue import RECIPES, load_recipe
+
+TAKES_OPTIONS = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="a recipe; `sonorant list` has them all")
+    parser.add_argument("--all", action="store_true", help="every recipe")
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the stored results")
+    add_run_options(parser)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    if bool(args.name) == args.all:
+        raise ConfigError("give one recipe, or --all")
+    if args.seeds < 2:
+        raise ConfigError(f"--seeds must be at least 2 for an interval, got {args.seeds}")
+    held = [_prove(name, args, rest) for name in (sorted(RECIPES) if args.all else [args.name])]
+    return 0 if all(held) else 1
+
+
+def _prove(name: str, args: argparse.Namespace, rest: list[str]) -> bool:
+    recipe = load_recipe(name)
+    config = resolve(recipe, args.preset, args.config, overrides(rest))
+    arms = {arm for claim in recipe.CLAIMS for arm in (claim.of, claim.other) if isinstance(arm, str)}
+    base = workspace(args, default=Path("runs") / f"prove-{name}-{args.preset}")
+    runs, start = [], time.perf_counter()
+    for seed in range(args.seed, args.seed + args.seeds):
+        work = replace(base, folder=base.folder / f"seed-{seed}", seed=seed, arms=tuple(sorted(arms)), done=[])
+        with work.locked():
+            work.write_config(config)
+            runs.append({score.name: score for score in recipe.run(config, work)})
+    verdicts = [judge(claim, runs) for claim in recipe.CLAIMS]
+    save_result(
+        args.results / f"{name}.json",
+        recipe=name,
+        preset=args.preset,
+        command=" ".join(["sonorant", "prove", name, "--preset", args.preset, "--seeds", str(args.seeds), *rest]),
+        config=config,
+        runs=runs,
+        verdicts=verdicts,
+        seconds=time.perf_counter() - start,
+        machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+    )
+    table([to_plain(verdict) for verdict in verdicts], f"{recipe.CARD.title}: {args.seeds} seeds, preset {args.preset}")
+    return all(verdict.outcome == "holds" for verdict in verdicts)

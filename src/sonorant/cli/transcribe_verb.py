@@ -1,0 +1,67 @@
+"""Audio files → text, JSON, SRT, VTT or CTM.
+
+  sonorant transcribe a.wav --model runs/conformer_ctc-toy
+  sonorant transcribe *.mp3 --model export --format srt --out captions/
+  sonorant transcribe a.wav --model export --hot-word sonorant=4
+
+Files of any length, sample rate and number of channels are taken; long ones in windows that overlap.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from sonorant.cli.options import hot_words, write
+from sonorant.core.errors import ConfigError, DataError
+from sonorant.tasks.asr.package import open_transcriber
+from sonorant.tasks.asr.transcriber import Windows
+from sonorant.tasks.asr.transcript import FORMATS, Transcript
+
+log = logging.getLogger("sonorant")
+SUFFIXES = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt", "ctm": "ctm"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="wav, flac, ogg, opus, mp3; with the extra `audio` also video")
+    parser.add_argument("--model", required=True, help="an export, a checkpoint, or the folder of a run")
+    parser.add_argument("--format", choices=list(FORMATS), default="text")
+    parser.add_argument("--out", type=Path, help="folder for one file each; standard output without it")
+    parser.add_argument("--lm", type=Path, help="ARPA file in place of the export's language model")
+    parser.add_argument("--greedy", action="store_true", help="best path: no search, no language model")
+    parser.add_argument("--hot-word", action="append", default=[], metavar="WORD=BONUS", help="favour a word or phrase")
+    parser.add_argument("--beam-size", type=int, help="hypotheses kept after each frame")
+    parser.add_argument("--window", type=float, default=30.0, help="seconds taken at a time (default: 30)")
+    parser.add_argument("--margin", type=float, default=4.0, help="seconds of overlap at each side (default: 4)")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.greedy and (args.lm or args.hot_word or args.beam_size):
+        raise ConfigError("--greedy takes no search: leave out --lm, --hot-word and --beam-size")
+    options = {} if args.beam_size is None else {"beam_size": args.beam_size}
+    transcriber = open_transcriber(
+        args.model,
+        lm=args.lm,
+        greedy=args.greedy,
+        hot_words=hot_words(args.hot_word),
+        windows=Windows(seconds=args.window, margin=args.margin),
+        **options,
+    )
+    done: list[Transcript] = []
+    failed = 0
+    for name in args.files:
+        try:
+            transcript = transcriber.transcribe(name)
+        except DataError as error:
+            # One bad file of many does not cost the others; the exit status says that something is missing.
+            log.error("%s", error)
+            failed += 1
+            continue
+        if args.out is None:
+            done.append(transcript)
+        else:
+            path = args.out / f"{Path(name).stem}.{SUFFIXES[args.format]}"
+            write(FORMATS[args.format]([transcript]), path)
+            log.info("%s: %d words → %s", name, len(transcript.words), path)
+    if done:
+        write(FORMATS[args.format](done))
+    return 1 if failed else 0

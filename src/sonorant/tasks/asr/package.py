@@ -1,0 +1,122 @@
+"""A recogniser with all it needs in one folder, which transcribes with no flags.
+
+    export/
+      model/            weights, configuration, vocabulary
+      lm.arpa           language model, where there is one
+      decoder.json      how to search with it
+
+`open_transcriber` also takes a bare checkpoint, or the folder of a run (whose `export/` it finds).
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sonorant.core.checkpoint import META_FILE
+from sonorant.core.errors import CheckpointError, unknown_name
+from sonorant.core.files import atomic_folder
+from sonorant.decoding.ctc_beam import BeamOptions, CtcBeam
+from sonorant.tasks.asr.model import load_recogniser
+from sonorant.tasks.asr.transcriber import Transcriber, Windows
+
+__all__ = ["DECODER", "LM", "MODEL", "export_recogniser", "find_recogniser", "open_transcriber", "stored_search"]
+
+MODEL, LM, DECODER = "model", "lm.arpa", "decoder.json"
+_STORED = ("lm_weight", "word_bonus", "beam_size")
+
+
+def export_recogniser(
+    model: str | Path, out: str | Path, *, lm: str | Path | None = None, search: Mapping[str, Any] | None = None
+) -> Path:
+    """Copies a checkpoint and its language model into one folder; it appears whole or keeps what it had.
+
+    Args:
+        model: checkpoint folder; it is opened once, so that a damaged one is not passed on.
+        out: the folder.
+        lm: ARPA file.
+        search: `lm_weight`, `word_bonus`, `beam_size`, as tuned on development data.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or `out` holds something else.
+    """
+    load_recogniser(model)
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / MODEL / META_FILE).exists():
+        raise CheckpointError(f"{out} holds files that are no export; give a new or empty folder")
+    with atomic_folder(out) as part:
+        shutil.copytree(model, part / MODEL)
+        if lm is not None:
+            shutil.copyfile(lm, part / LM)
+            kept = {name: value for name, value in (search or {}).items() if name in _STORED}
+            (part / DECODER).write_text(json.dumps(kept, indent=1) + "\n")
+    return out
+
+
+def open_transcriber(
+    folder: str | Path,
+    *,
+    lm: str | Path | None = None,
+    greedy: bool = False,
+    hot_words: Mapping[str, float] | None = None,
+    windows: Windows | None = None,
+    **options: Any,
+) -> Transcriber:
+    """A transcriber from an export, a checkpoint, or the folder of a run.
+
+    Args:
+        folder: where.
+        lm: ARPA file that takes the place of the export's own.
+        greedy: no search, no language model.
+        hot_words: word or phrase → bonus.
+        windows: for long recordings.
+        options: fields of `BeamOptions` that take the place of the export's.
+
+    Raises:
+        CheckpointError: no recogniser there.
+    """
+    place = find_recogniser(Path(folder))
+    model = load_recogniser(place / MODEL if (place / MODEL).is_dir() else place)
+    if greedy:
+        return Transcriber(model, None, windows)
+    own = place / LM
+    lm = lm or (own if own.is_file() else None)
+    if lm is None and not hot_words and not options:
+        return Transcriber(model, None, windows)
+    stored = stored_search(place / DECODER)
+    search = {**stored, **options, **({"hot_words": dict(hot_words)} if hot_words else {})}
+    if lm is None:
+        search.setdefault("lm_weight", 0.0)
+    return Transcriber(model, CtcBeam(model.tokenizer.symbols, lm=lm, **search), windows)
+
+
+def find_recogniser(folder: Path) -> Path:
+    """The folder itself, or the one inside a run that holds a recogniser."""
+    for place in (folder, folder / "export", *sorted(folder.glob("stages/train-main-*"))):
+        if (place / META_FILE).is_file() or (place / MODEL / META_FILE).is_file():
+            return place
+    if not folder.exists():
+        raise CheckpointError(f"no folder {folder}: --model takes an export, a checkpoint, or the folder of a run")
+    raise CheckpointError(f"no recogniser in {folder}: expected {META_FILE}, {MODEL}/ or export/ there; {_listing(folder)}")
+
+
+def _listing(folder: Path) -> str:
+    names: Iterable[str] = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    shown = ", ".join(list(names)[:8])
+    return f"it holds {shown}" if shown else "it is empty"
+
+
+def stored_search(file: Path) -> dict[str, Any]:
+    """The search options beside an export; empty where there are none."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from None
+    known = BeamOptions.__dataclass_fields__
+    for name in found:
+        if name not in known:
+            raise CheckpointError(f"{file}: {unknown_name('search option', name, known)}")
+    return dict(found)
