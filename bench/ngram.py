@@ -9,6 +9,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import harness
@@ -45,7 +46,7 @@ def zipf_text(num_words: int, vocabulary: int = 200_000, seed: int = 0) -> Itera
         done += size
 
 
-def _train(num_words: int, order: int, path: str, results: "multiprocessing.Queue[dict[str, object]]") -> None:
+def _train(num_words: int, order: int, path: str) -> dict[str, object]:
     before = harness.peak_memory_mb()
     start = time.perf_counter()
     with open(path, encoding="utf-8") as lines:
@@ -53,18 +54,16 @@ def _train(num_words: int, order: int, path: str, results: "multiprocessing.Queu
     trained = time.perf_counter() - start
     peak = harness.peak_memory_mb()
     start = time.perf_counter()
-    model.save_arpa("/dev/null" if num_words > 10**7 else f"{path}.arpa")
-    results.put(
-        {
-            "what": f"order {order}, {num_words / 1e6:g} M words: train, s",
-            "ours": trained,
-            "words/s": num_words / trained,
-            "memory_mb": peak,
-            "memory over import": peak - before,
-            "n-grams": sum(size.num_ngrams for size in model.sizes),
-            "write ARPA, s": time.perf_counter() - start,
-        }
-    )
+    model.save_arpa(f"{path}.arpa")
+    return {
+        "what": f"order {order}, {num_words / 1e6:g} M words: train, s",
+        "ours": trained,
+        "words/s": num_words / trained,
+        "memory_mb": peak,
+        "memory over import, MB": peak - before,
+        "n-grams": sum(size.num_ngrams for size in model.sizes),
+        "write ARPA, s": time.perf_counter() - start,
+    }
 
 
 def train_rows(sizes: list[tuple[int, int]], folder: Path) -> Iterator[dict[str, object]]:
@@ -74,11 +73,8 @@ def train_rows(sizes: list[tuple[int, int]], folder: Path) -> Iterator[dict[str,
         if not path.exists():
             with path.open("w", encoding="utf-8") as file:
                 file.writelines(line + "\n" for line in zipf_text(num_words))
-        results = context.Queue()
-        worker = context.Process(target=_train, args=(num_words, order, str(path), results))
-        worker.start()
-        yield results.get()
-        worker.join()
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            yield pool.submit(_train, num_words, order, str(path)).result()
 
 
 def peer_row(num_lines: int) -> dict[str, object]:

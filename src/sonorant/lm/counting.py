@@ -108,7 +108,7 @@ def _blocks(stream: np.ndarray, size: int) -> list[tuple[int, int]]:
     starts = np.flatnonzero(stream == BEGIN)
     bounds = [0]
     for wanted in range(size, len(stream), size):
-        cut = int(starts[min(np.searchsorted(starts, wanted), len(starts) - 1)])
+        cut = int(starts[min(int(np.searchsorted(starts, wanted)), len(starts) - 1)])
         if cut > bounds[-1]:
             bounds.append(cut)
     return list(zip(bounds, [*bounds[1:], len(stream)], strict=True))

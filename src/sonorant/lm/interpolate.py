@@ -72,7 +72,7 @@ def _checked(weights: ArrayLike | None, count: int) -> np.ndarray:
         raise ConfigError("a mixture needs at least one model, got none")
     result = np.full(count, 1 / count) if weights is None else np.array(weights, dtype=np.float64)
     if len(result) != count or (result < 0).any() or abs(result.sum() - 1) > 1e-6:
-        raise ConfigError(f"weights must be {count} numbers of at least 0 that sum to 1, got {weights}")
+        raise ConfigError(f"weights must be {count} numbers of at least 0 that sum to 1, got {result.tolist()}")
     return result / result.sum()
 
 
