@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sonorant.audio.resample import resample_soxr
 from sonorant.core.config import at_least, differences, to_plain, within
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.files import atomic_write
@@ -414,9 +415,7 @@ def read_cut(cut: Any, sample_rate: int, channels: int | None = None) -> Tensor:
     if not samples.shape[1] or not np.isfinite(samples).all():
         raise DataError(f"item '{cut.id}' is empty or holds samples that are not finite")
     if cut.sampling_rate != sample_rate:
-        import soxr
-
-        samples = soxr.resample(samples.T, cut.sampling_rate, sample_rate).T
+        samples = resample_soxr(samples.T, cut.sampling_rate, sample_rate).T
     signal_ = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
     return signal_ if channels is not None else signal_[0]
 
