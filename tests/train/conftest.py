@@ -20,7 +20,8 @@ def server() -> Any:
     paths = [str(HERE), str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_toy", "lightning.fabric", "sonorant.train.launch"])
+    needed = ["train_toy", "lightning.fabric", "sonorant.train.launch", "lhotse", "sonorant.data.batches"]
+    context.set_forkserver_preload([*needed, "torch.distributed.tensor", "lightning.fabric.strategies"])
     return context
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_toy import Regression, make_batch, train, train_and_tell
+from train_toy import make_batch, train, train_and_tell
 
 from sonorant.core.errors import ConfigError, DataError, TrainingError
 from sonorant.train.config import TrainConfig
@@ -151,9 +151,3 @@ def test_two_nodes_on_loopback_by_torchrun(tmp_path: Path) -> None:
     expected = torch.cat([t.flatten() for t in one.state_dict().values()])
     told = (tmp_path / "run" / "digest.txt").read_text()
     torch.testing.assert_close(_weights(told), expected, atol=1e-5, rtol=0)
-
-
-def test_regression_learns() -> None:
-    # The equalities above would hold of a training that does nothing.
-    first = Regression()
-    assert first.losses(make_batch(0))["model"].total.requires_grad

@@ -128,7 +128,7 @@ def digest(objective: nn.Module) -> str:
 def train_and_tell(folder: str, options: dict[str, Any], kill_at: int = 0, terminate_at: int = 0) -> str:
     """Trains, perhaps killing its own process on the way; writes the weights' digest into the folder."""
     if kill_at or terminate_at:
-        _strike(kill_at or terminate_at, signal.SIGKILL if kill_at else signal.SIGTERM)
+        strike(Regression, kill_at or terminate_at, signal.SIGKILL if kill_at else signal.SIGTERM)
     objective, _ = train(folder, **options)
     told = digest(objective)
     if os.environ.get("RANK", "0") == "0":
@@ -136,19 +136,19 @@ def train_and_tell(folder: str, options: dict[str, Any], kill_at: int = 0, termi
     return told
 
 
-def _strike(at: int, number: int) -> None:
-    """Sends this process a signal in the midst of its `at`-th step of this session."""
+def strike(cls: Any, at: int, number: int = signal.SIGKILL) -> None:
+    """Sends this process a signal in the midst of its `at`-th batch of this session."""
     calls = 0
-    losses = Regression.losses
+    losses = cls.losses
 
-    def counted(self: Regression, batch: Batch) -> dict[str, Loss]:
+    def counted(self: Any, batch: Batch) -> dict[str, Loss]:
         nonlocal calls
         calls += 1
         if calls == at:
             os.kill(os.getpid(), number)
         return losses(self, batch)
 
-    Regression.losses = counted  # type: ignore[method-assign]
+    cls.losses = counted
 
 
 def main() -> int:
