@@ -53,7 +53,7 @@ def f0(
     high_hz: float = 500.0,
     hop: float = 0.01,
     voicing_threshold: float = 0.45,
-    octave_cost: float = 0.01,
+    octave_cost: float = 0.025,
     jump_cost: float = 0.35,
     voicing_cost: float = 0.14,
 ) -> Pitch:
@@ -67,7 +67,8 @@ def f0(
         high_hz: highest pitch looked for.
         hop: seconds between frames.
         voicing_threshold: periodicity (autocorrelation at the period, 0 … 1) from which a frame counts as voiced.
-        octave_cost: how much a candidate an octave higher is preferred, in periodicity.
+        octave_cost: how much a candidate an octave higher is preferred, in periodicity. A voice with every other pulse
+            weaker by a share m has 1 - m² at the pulse rate and 1 an octave lower.
         jump_cost: price of a jump by an octave from one centisecond to the next.
         voicing_cost: price of a change between voiced and unvoiced.
 
@@ -93,7 +94,8 @@ def f0(
     # A frame below 1 % of the item's peak is silence, however periodic.
     silence = (2 - (level / peak.clamp(min=1e-9)) / (0.03 / (1 + voicing_threshold))).clamp(min=0)
     unvoiced = voicing_threshold + silence
-    bonus = octave_cost * torch.log2((frequencies / low_hz).clamp(min=1e-9))
+    # Centred, so that the preference among candidates does not lean towards voiced or unvoiced.
+    bonus = octave_cost * torch.log2((frequencies / math.sqrt(low_hz * high_hz)).clamp(min=1e-9))
     scores = torch.cat([unvoiced[:, :, None], torch.where(frequencies > 0, strengths + bonus, -1e4)], dim=2)
     step = 0.01 / hop
     path = _best_path(scores, frequencies, mask, jump_cost * step, voicing_cost * step)
