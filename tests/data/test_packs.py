@@ -1,6 +1,7 @@
 """Every real pack opens, and its counts are those its README states."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ def table_of(readme: Path) -> dict[str, tuple[float, int, str]]:
     return {name: (float(hours), int(items), speakers.strip()) for name, hours, items, speakers in rows}
 
 
-@pytest.fixture(scope="module")
-def speechocean(packs: Path) -> Corpus:
-    return read_pack(str(packs / "speechocean762"))
+@cache
+def opened(folder: Path) -> Corpus:
+    """A pack, read once for all tests of this file."""
+    return read_pack(str(folder), num_workers=2)
 
 
 def test_the_list_of_packs_is_complete(packs: Path) -> None:
@@ -36,7 +38,7 @@ def test_the_list_of_packs_is_complete(packs: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_are_those_of_the_readme(packs: Path, name: str) -> None:
     hours, items, speakers = table_of(packs / "README.md")[name]
-    corpus = read_pack(str(packs / name), num_workers=2)
+    corpus = opened(packs / name)
     assert corpus.num_items == items
     assert corpus.hours == pytest.approx(hours, abs=0.0051)
     assert corpus.faults == ()
@@ -50,8 +52,8 @@ def test_counts_are_those_of_the_readme(packs: Path, name: str) -> None:
     assert dict(describe(corpus))["all"].startswith(f"{items} items")
 
 
-def test_subset_goes_before_split(packs: Path, speechocean: Corpus) -> None:
-    corpus = speechocean
+def test_subset_goes_before_split(packs: Path) -> None:
+    corpus = opened(packs / "speechocean762")
     assert {name: size.num_items for name, size in corpus.summary.items()} == {"train": 1900, "dev": 220, "test": 848}
     assert list(corpus.splits) == ["train", "dev", "test"]
     assert not set(corpus.speakers["train"]) & set(corpus.speakers["dev"])
@@ -60,8 +62,8 @@ def test_subset_goes_before_split(packs: Path, speechocean: Corpus) -> None:
     assert {name: size.num_items for name, size in official.summary.items()} == {"train": 2120, "test": 848}
 
 
-def test_fields_are_kept(speechocean: Corpus) -> None:
-    cut = next(iter(speechocean.split("test")))
+def test_fields_are_kept(packs: Path) -> None:
+    cut = next(iter(opened(packs / "speechocean762").split("test")))
     assert text_of(cut) == "MARK IS GOING TO SEE ELEPHANT"
     assert cut.supervisions[0].speaker == "0003"
     assert cut.supervisions[0].gender == "m"
@@ -70,14 +72,14 @@ def test_fields_are_kept(speechocean: Corpus) -> None:
 
 
 def test_alignments_are_kept_in_seconds(packs: Path) -> None:
-    cut = next(iter(read_pack(str(packs / "mboshi_french")).split("train")))
+    cut = next(iter(opened(packs / "mboshi_french").split("train")))
     phones = cut.supervisions[0].alignment["phone"]
     assert (phones[1].symbol, phones[1].start, phones[1].duration) == ("K", 2.136, 0.13)
     assert phones[-1].end <= cut.duration
 
 
 def test_turns_become_supervisions(packs: Path) -> None:
-    cut = next(iter(read_pack(str(packs / "ami_diarization")).split("dev")))
+    cut = next(iter(opened(packs / "ami_diarization").split("dev")))
     assert [s.speaker for s in cut.supervisions[:2]] == ["MEE009", "MEE012"]
     assert cut.supervisions[0].start == 1.44
     assert cut.supervisions[0].end == pytest.approx(13.312)
@@ -85,14 +87,14 @@ def test_turns_become_supervisions(packs: Path) -> None:
 
 
 def test_further_files_are_absolute(packs: Path) -> None:
-    pair = next(iter(read_pack(str(packs / "enhancement_pairs")).split("train")))
+    pair = next(iter(opened(packs / "enhancement_pairs").split("train")))
     assert Path(extra(pair, "clean")).is_file()
-    mixture = next(iter(read_pack(str(packs / "libri2mix_8k")).split("train")))
+    mixture = next(iter(opened(packs / "libri2mix_8k").split("train")))
     assert all(Path(path).is_file() for path in extra(mixture, "sources"))
 
 
 def test_channels_are_kept(packs: Path) -> None:
-    cut = next(iter(read_pack(str(packs / "multichannel")).split("all")))
+    cut = next(iter(opened(packs / "multichannel").split("all")))
     assert cut.num_channels == 4
     assert cut.load_audio().shape == (4, 160000)
 
@@ -107,9 +109,9 @@ def test_any_field_can_make_the_splits(packs: Path, tmp_path: Path) -> None:
 
 
 def test_the_prepared_corpus_is_the_same(packs: Path, tmp_path: Path) -> None:
-    read = read_pack(str(packs / "words20_zh_en"))
-    opened = open_corpus(f"pack:{packs / 'words20_zh_en'}", tmp_path)
-    assert opened.card == read.card
-    assert opened.summary == read.summary
+    read = opened(packs / "words20_zh_en")
+    kept = open_corpus(f"pack:{packs / 'words20_zh_en'}", tmp_path)
+    assert kept.card == read.card
+    assert kept.summary == read.summary
     for name in read.splits:
-        assert [cut.to_dict() for cut in opened.split(name)] == [cut.to_dict() for cut in read.split(name)]
+        assert [cut.to_dict() for cut in kept.split(name)] == [cut.to_dict() for cut in read.split(name)]

@@ -3,8 +3,8 @@
 import gzip
 import json
 import logging
-import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -258,14 +258,12 @@ def test_split_names_cannot_leave_the_folder(tmp_path: Path) -> None:
         assert json.loads(next(iter(lines_read)))["type"] == "MonoCut"
 
 
-def _prepare(arguments: tuple[Path, Path]) -> int:
-    return prepare("folder", *arguments).num_items
-
-
-def test_two_processes_at_once(tmp_path: Path) -> None:
+def test_several_at_once_prepare_it_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # The lock is one of the file system's, so threads stand for processes (the ranks of one training run).
     place, out = source(tmp_path / "source"), tmp_path / "out"
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert pool.map(_prepare, [(place, out)] * 4, chunksize=1) == [2] * 4
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: prepare("folder", place, out).num_items, range(8))) == [2] * 8
+    assert sum("preparing" in record.message for record in caplog.records) == 1
     assert sorted(path.name for path in out.iterdir()) == ["corpus.json", "cuts.all.jsonl.gz"]
 
 

@@ -104,7 +104,9 @@ class CheckReport:
             shown = ", ".join(f"{symbol!r} ×{count}" for symbol, count in list(self.uncovered.items())[:20])
             rows.append(("uncovered characters", shown))
         for what, found in (("speakers", self.shared_speakers), ("sentences", self.shared_sentences)):
-            rows += [(f"shared {what}", _shared_in_words(item)) for item in found]
+            rows += [(f"shared {what}", _shared_in_words(item)) for item in found[:_EXAMPLES]]
+            if len(found) > _EXAMPLES:
+                rows.append((f"shared {what}", f"and between {len(found) - _EXAMPLES} more pairs of splits"))
         rows += [(name, size_in_words(size)) for name, size in self.corpus.summary.items()]
         rows.append(("licence", self.licence or "none recorded"))
         rows.append(("audio", f"{self.num_files_probed} files probed, {self.num_cuts_decoded} items decoded"))
@@ -375,7 +377,7 @@ def _shared_in_words(item: Shared) -> str:
 
 def _speakers_message(report: CheckReport) -> str:
     lines = [f"corpus '{report.corpus.name}': splits share speakers, so a score would not be one on unseen voices:"]
-    lines += [f"  {_shared_in_words(item)}" for item in report.shared_speakers]
+    lines += [f"  {_shared_in_words(item)}" for item in report.shared_speakers[:_EXAMPLES]]
     lines.append("Split by speaker, or pass allow_shared_speakers=True where that is what you want to measure.")
     return "\n".join(lines)
 

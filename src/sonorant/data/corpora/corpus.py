@@ -152,7 +152,8 @@ def summarise(cuts: Iterable[Cut]) -> SplitSummary:
 
 def text_of(cut: Cut) -> str | None:
     """The cut's transcript: its supervisions' texts in order of time, or None where it bears none."""
-    texts = [s.text for s in cut.supervisions if s.text is not None]
+    turns = cut.supervisions if len(cut.supervisions) < 2 else sorted(cut.supervisions, key=lambda turn: turn.start)
+    texts = [turn.text for turn in turns if turn.text is not None]
     return " ".join(texts) if texts else None
 
 

@@ -8,7 +8,7 @@ __all__ = ["files_below"]
 
 
 def files_below(folder: Path, leave_out: Collection[str] = ()) -> Iterator[tuple[str, os.stat_result]]:
-    """Path and status of each file below a folder, in no order; broken links are left out.
+    """Path and status of each file below a folder; broken links are left out.
 
     Args:
         folder: where to look.
@@ -23,7 +23,8 @@ def files_below(folder: Path, leave_out: Collection[str] = ()) -> Iterator[tuple
             continue
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(here) as entries:
-            for entry in entries:
+            # In order of names, so that of two links to one folder it is always the same that counts.
+            for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
                 if entry.name.startswith(".") or entry.path in leave_out:
                     continue
                 if entry.is_dir():
