@@ -9,6 +9,7 @@ Lengths in metres, times in seconds; the pressure at distance d from the source 
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +25,10 @@ __all__ = ["Rooms", "absorption_for", "eyring_rt60", "measured_rt60", "sabine_rt
 SPEED_OF_SOUND = 343.0
 HALF = 40
 """Taps on each side of a fractional delay: 81 in all, as the common simulators have."""
+ORDER = 10
+"""Of the polynomials that interpolate the sinc."""
 CHUNK = 1 << 22
-"""Taps computed at a time: 16 MB for each intermediate."""
+"""Numbers scattered at a time: 32 MB for each intermediate."""
 
 
 def shoebox_rir(
@@ -129,31 +132,41 @@ def _impulses(
 ) -> Float[Tensor, "batch channel tap"]:
     """Band-limited impulses at fractional delays, summed.
 
-    With x = k - d for tap k and fraction d, sin(pi x) = -(-1)^k sin(pi d), and cos splits likewise: one sine and two cosines
-    an image instead of 81.
+    Each tap of a delayed sinc is a smooth function of the delay's fraction, so a polynomial of tenth order in it gives all of
+    them to 1e-6 (Farrow, 1988, https://doi.org/10.1109/ISCAS.1988.15483). An image then adds eleven numbers to a grid instead
+    of 81 taps to the response, and one convolution at the end makes the taps.
     """
     batch, channels, num_images = delay.shape
-    rows, width = batch * channels, lead + num_taps + 2 * HALF + 1
-    delay, gain = delay.reshape(rows, -1), gain.reshape(rows, -1).to(dtype)
+    rows, width = batch * channels, lead + num_taps + 2 * HALF
+    delay, gain = delay.reshape(rows, -1), gain.reshape(rows, -1)
     whole = delay.detach().round()
-    fraction = (delay - whole).to(dtype)[..., None]
-    start = whole.long() + lead
-    steps = torch.arange(-HALF, HALF + 1, device=delay.device, dtype=dtype)
-    sign = 1 - 2 * (steps.abs() % 2)
-    turn = math.pi / (HALF + 1)
-    response = torch.zeros(rows * width, device=delay.device, dtype=dtype)
-    first = (torch.arange(rows, device=delay.device) * width)[:, None, None] + HALF
-    chunk = max(1, CHUNK // (rows * (2 * HALF + 1)))
+    fraction = delay - whole
+    first = (torch.arange(rows, device=delay.device) * width)[:, None] + HALF + lead
+    # What begins beyond the last sample is silent already and may stand anywhere inside.
+    place = first + whole.long().clamp(max=num_taps + HALF - 1)
+    grid = torch.zeros(rows * width, ORDER + 1, device=delay.device, dtype=dtype)
+    powers = torch.arange(ORDER + 1, device=delay.device)
+    chunk = max(1, CHUNK // (rows * (ORDER + 1)))
     for begin in range(0, num_images, chunk):
-        part = fraction[:, begin : begin + chunk]
-        x = steps - part
-        middle = x.abs() < 1e-4
-        sinc = torch.where(middle, 1.0, -sign * torch.sin(math.pi * part) / (math.pi * torch.where(middle, 1.0, x)))
-        hann = torch.cos(turn * steps) * torch.cos(turn * part) + torch.sin(turn * steps) * torch.sin(turn * part)
-        taps = gain[:, begin : begin + chunk, None] * sinc * (0.5 + 0.5 * hann)
-        where = first + start[:, begin : begin + chunk, None].clamp(max=width - 1 - 2 * HALF) + steps.long()
-        response = response.index_add(0, where.flatten(), taps.flatten())
-    return response.view(batch, channels, width)[..., HALF : HALF + lead + num_taps]
+        part = slice(begin, begin + chunk)
+        terms = gain[:, part, None] * fraction[:, part, None] ** powers
+        grid = grid.index_add(0, place[:, part].flatten(), terms.to(dtype).flatten(0, 1))
+    taps = _sinc_polynomials().to(grid)
+    grid = grid.view(rows, width, ORDER + 1).transpose(1, 2)
+    return torch.nn.functional.conv1d(grid, taps).view(batch, channels, lead + num_taps)
+
+
+@cache
+def _sinc_polynomials() -> Float[Tensor, "1 power tap"]:
+    """Coefficients in the fraction d of the taps sinc(k - d) under a Hann window, k from HALF down to -HALF.
+
+    Fitted at Chebyshev's points of [-1/2, 1/2]; the remainder falls like (pi / 4) ** n / n!.
+    """
+    point = 0.5 * torch.cos(math.pi * (torch.arange(ORDER + 1, dtype=torch.float64) + 0.5) / (ORDER + 1))
+    x = torch.arange(HALF, -HALF - 1, -1, dtype=torch.float64) - point[:, None]
+    taps = torch.sinc(x) * (0.5 + 0.5 * torch.cos(math.pi * x / (HALF + 1)))
+    powers = point[:, None] ** torch.arange(ORDER + 1)
+    return torch.linalg.solve(powers, taps)[None]
 
 
 # --- walls and reverberation times ------------------------------------------------------------------------------------
