@@ -4,10 +4,12 @@ Read `SyntheticConfig`, `Utterance`, `utterance`; then `iterate`, `write_corpus`
 same bytes in every process, with any number of workers and in any order. Splits share no voice and no sentence.
 """
 
+import bisect
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -126,16 +128,21 @@ class SyntheticConfig:
         for style in self.styles or ("",):
             style_named(style)
         within("sample_rate", self.sample_rate, 8000, 22050)
-        _vocabulary(self)
+        draws = random.Random(0)
+        for part, grammar in product(range(len(SPLITS)), GRAMMARS):
+            if getattr(self, grammar):
+                _meaning(self, part, self.languages[0], draws, grammar)
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> "SyntheticConfig":
-        """From texts as typed on a command line, such as `{"train": "500", "languages": "en,fr"}`.
+        """From texts as typed on a command line, such as `{"train": "500", "languages": "en,fr"}` (or `en+fr`).
 
         Raises:
             ConfigError: unknown option (with the nearest name), wrong type, value out of range.
         """
-        return override(cls(), options)
+        lists = ("languages", "styles", "num_voices", "reverberation", "snr_db")
+        # A list may be written with plus signs, for where commas already separate options.
+        return override(cls(), {name: t.replace("+", ",") if name in lists else t for name, t in options.items()})
 
     def vocabulary(self, language: str) -> tuple[str, ...]:
         """Every word, in lower case, that can occur in a language; sorted."""
@@ -153,21 +160,47 @@ def _vocabulary(config: SyntheticConfig) -> tuple[int, dict[str, tuple[str, ...]
     def needed(size: int, language: str) -> set[str]:
         return {word for name in grammars for word in grammar_words(name, size, language)}
 
-    sizes = range(_LARGEST_TABLE, 1, -1) if grammars else range(1, 0, -1)
-    share = config.vocab_size * (0.6 if config.free and grammars else 1.0)
-    fits = [s for s in sizes if all(len(needed(s, language)) <= share for language in config.languages)]
-    if not fits:  # the grammars may take what the free words do not need
-        fits = [s for s in sizes if all(len(needed(s, x)) + spare <= config.vocab_size for x in config.languages)]
-    if not fits or config.vocab_size < spare:
-        least = max(len(needed(2, language)) for language in config.languages) + spare if grammars else spare
+    def too_long(size: int, room: float) -> bool:
+        return any(len(needed(size, language)) > room for language in config.languages)
+
+    def largest(room: float) -> int:
+        """The longest tables whose words fit, 0 where none do; the number of words grows with the tables."""
+        sizes = range(2, _LARGEST_TABLE + 1)
+        first_too_long = bisect.bisect_left(sizes, True, key=lambda size: too_long(size, room))
+        return sizes[first_too_long - 1] if first_too_long else 0
+
+    # Free sentences get at least two fifths of the words, if the grammars can do with the rest.
+    size = largest(config.vocab_size * (0.6 if config.free and grammars else 1.0)) or largest(config.vocab_size - spare)
+    if not size or config.vocab_size < spare:
+        least = max(len(needed(2, language)) for language in config.languages) + spare
         raise ConfigError(f"vocab_size must be at least {least} for the grammars in use, got {config.vocab_size}")
     free = {}
     for language in config.languages if config.free else ():
-        taken = needed(fits[0], language)
+        taken = needed(size, language)
         room = config.vocab_size - len(taken)
         words = [w for w in free_words(language, config.vocab_size + 200) if w.lower() not in taken]
         free[language] = tuple({word.lower(): word for word in words}.values())[:room]
-    return fits[0], free
+    return size, free
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is said."""
+
+    spoken: str
+    """As it is given to the voice: German nouns and names bear their capitals."""
+    language: str
+    intent: str
+    """Name of the sentence's frame; `free` where it has none."""
+    slots: Mapping[str, str]
+    """Slot → value, the same in every language."""
+    translations: Mapping[str, str]
+    """Language → the same meaning; empty for free sentences."""
+
+    @property
+    def text(self) -> str:
+        """Lower case."""
+        return self.spoken.lower()
 
 
 @dataclass(frozen=True)
@@ -251,22 +284,39 @@ def utterance(
         MissingPackage: the extra `synthetic` is not installed.
         ConfigError: unknown split, or a vocabulary too small to hold sentences for it.
     """
+    said, draws = _drawn(config, split, index, language)
+    names = split_voices(config, split)
+    drawn = draws.choice(names)
+    if speaker is not None and speaker not in names:
+        raise ConfigError(unknown_name(f"voice of '{split}'", speaker, names))
+    voice = _voice(config, speaker or drawn)
+    return _spoken(config, f"{split}-{index:07d}", said, voice, draws.choice(config.styles), draws, channel)
+
+
+def sentence(config: SyntheticConfig, split: str, index: int, *, language: str | None = None) -> Sentence:
+    """What an utterance says, without saying it: thousands a second, for language models.
+
+    Args:
+        config, split, index, language: as for `utterance`, whose text this is.
+    """
+    return _drawn(config, split, index, language)[0]
+
+
+def _drawn(config: SyntheticConfig, split: str, index: int, language: str | None) -> tuple[Sentence, random.Random]:
+    """The sentence of an utterance, and the draws that are left for the rest of it."""
     part = _split_number(split)
     if index < 0:
         raise DataError(f"an utterance's index must be at least 0, got {index}")
-    draws = random.Random(derive(config.seed, "utterance", split, index))
-    drawn_language = draws.choice(config.languages)
     if language is not None and language not in config.languages:
         raise ConfigError(unknown_name("language of this corpus", language, config.languages))
-    language = language or drawn_language
-    meaning = _sentence(config, part, language, draws)
-    drawn = draws.choice(split_voices(config, split))
-    if speaker is not None and speaker not in split_voices(config, split):
-        raise ConfigError(unknown_name(f"voice of '{split}'", speaker, split_voices(config, split)))
-    voice = _voice(config, speaker or drawn)
-    style = draws.choice(config.styles)
-    name = f"{split}-{index:07d}"
-    return _spoken(config, name, meaning, language, voice, style, draws, channel)
+    draws = random.Random(derive(config.seed, "utterance", split, index))
+    drawn = draws.choice(config.languages)
+    language = language or drawn
+    meaning = _meaning(config, part, language, draws)
+    if meaning.frame == "free":
+        return Sentence(meaning.slots[0][1], language, "free", {}, {}), draws
+    others = {other: realise(meaning, other).lower() for other in LANGUAGES if other != language}
+    return Sentence(realise(meaning, language), language, meaning.frame, dict(meaning.slots), others), draws
 
 
 def _split_number(split: str) -> int:
@@ -275,10 +325,10 @@ def _split_number(split: str) -> int:
     return SPLITS.index(split)
 
 
-def _sentence(config: SyntheticConfig, part: int, language: str, draws: random.Random) -> Meaning:
+def _meaning(config: SyntheticConfig, part: int, language: str, draws: random.Random, grammar: str = "") -> Meaning:
     """A meaning that belongs to the split."""
     size, free = _vocabulary(config)
-    grammar = draws.choices(GRAMMARS, [getattr(config, name) for name in GRAMMARS])[0]
+    grammar = grammar or draws.choices(GRAMMARS, [getattr(config, name) for name in GRAMMARS])[0]
     for _ in range(_ATTEMPTS):
         meaning = _free(free[language], draws) if grammar == "free" else draw(grammar, size, draws)
         if partition(meaning, config.seed) == part:
@@ -303,20 +353,16 @@ def _voice(config: SyntheticConfig, speaker: str) -> Voice:
 
 
 def _spoken(
-    config: SyntheticConfig, name: str, meaning: Meaning, language: str, voice: Voice, style: str, draws: random.Random,
+    config: SyntheticConfig, name: str, said: Sentence, voice: Voice, style: str, draws: random.Random,
     channel: Channel | None = None,
 ) -> Utterance:  # fmt: skip
-    free = meaning.frame == "free"
-    text = meaning.slots[0][1] if free else realise(meaning, language)
-    others = () if free else LANGUAGES
-    translations = {other: realise(meaning, other).lower() for other in others if other != language}
     manner, jitter = style_named(style), config.jitter
     tract = float(np.exp(jitter * config.tract_spread * _normal(draws)))
     rate = voice.rate * manner.rate * float(np.exp(jitter * config.rate_spread * _normal(draws))) / tract
     # The recording is played `tract` times faster: what that adds to the pitch is taken away first.
     semitones = manner.semitones + jitter * config.pitch_semitones * _normal(draws) - 12 * float(np.log2(tract))
     speech = espeak.speak(
-        text, language, voice_file(voice, manner.whisper), rate=int(min(max(rate, 90), 380)),
+        said.spoken, said.language, voice_file(voice, manner.whisper), rate=int(min(max(rate, 90), 380)),
         pitch=pitch_setting(semitones), pitch_range=round(50 * manner.span), volume=80,
     )  # fmt: skip
     samples, scale = record(
@@ -326,17 +372,17 @@ def _spoken(
         id=name,
         waveform=torch.from_numpy(samples.astype(np.float32) / 32768),
         sample_rate=config.sample_rate,
-        text=text.lower(),
-        language=language,
+        text=" ".join(mark.label for mark in speech.words).lower(),
+        language=said.language,
         words=_segments(speech.words, scale, config.sample_rate, lower=True),
         phones=_segments(speech.phones, scale, config.sample_rate),
         syllables=_segments(speech.syllables, scale, config.sample_rate),
         speaker=voice.name,
         style=style,
         pitch_hz=0.0 if manner.whisper else voice.pitch_hz * 2 ** (semitones / 12) * tract,
-        intent=meaning.frame,
-        slots={} if free else dict(meaning.slots),
-        translations=translations,
+        intent=said.intent,
+        slots=said.slots,
+        translations=said.translations,
         voice=voice,
         dry=speech,
         scale=scale,
@@ -407,7 +453,6 @@ def speak(text: str, voice: str = "guest", *, seed: int = 0, language: str = "en
     config = config or SyntheticConfig()
     draws = random.Random(derive(seed, "speak", text, voice))
     speaker = f"guest-{voice}"
-    meaning = Meaning("free", (("words", text),))
     if language not in LANGUAGES:
         raise ConfigError(unknown_name("language", language, LANGUAGES))
-    return _spoken(config, speaker, meaning, language, _voice(config, speaker), style, draws)
+    return _spoken(config, speaker, Sentence(text, language, "free", {}, {}), _voice(config, speaker), style, draws)

@@ -35,6 +35,8 @@ _SYLLABIC = "\u0329"
 _LINKING = frozenset("nmŋɲlɹrɾʁʎ")
 _MARKS = re.compile(r"[ˈˌ\-]")
 _PUNCTUATION = '¿¡.,;:!?"'
+_JOINED = re.compile(r"(?<![.,;:!?]) ")
+"""A space that no pause goes with: it becomes a no-break space."""
 _QUIET = 1
 """Largest absolute sample of a closure; the vocal tract filter leaves the last bit moving."""
 _SHORTEST_CLOSURE = 44
@@ -92,7 +94,7 @@ def speak(text: str, language: str = "en", voice_file: str = "", **parameters: i
         DataError: the text holds nothing to say.
     """
     library = _library(language.lower(), os.getpid())
-    data, events = library.speak(text.replace(" ", "\u00a0"), voice_file, **parameters)
+    data, events = library.speak(_JOINED.sub("\u00a0", text), voice_file, **parameters)
     samples = np.frombuffer(data, dtype=np.int16)
     phones = _phones(samples, [event for event in events if event[0] == EVENT_PHONE])
     if not any(phone.label != SILENCE for phone in phones):

@@ -161,9 +161,13 @@ def values(kind: str, size: int) -> Sequence[str]:
     if kind == "things":
         return tuple(f"{count} {thing}" for count, thing in product(range(2, 13), values("thing", size)))
     if kind == "sum":
-        high = min(99, max(12, 4 * size))
-        return tuple(f"{a} {b}" for a in range(1, high) for b in range(1, high - a + 1))
+        largest = _largest_sum(size)
+        return tuple(f"{a} {b}" for a in range(1, largest) for b in range(1, largest - a + 1))
     raise ConfigError(unknown_name("kind of slot", kind, {*NOUNS, *tables, *_SPREAD, "thing", "spot", "digits"}))
+
+
+def _largest_sum(size: int) -> int:
+    return min(99, max(12, 4 * size))
 
 
 def draw(grammar: str, size: int, random: random.Random) -> Meaning:
@@ -326,18 +330,28 @@ def _several(count: int, word: Noun, colour: str, language: str) -> str:
     return f"{number} {word.plural} {_adjective(colour, word.gender, plural=True)}"
 
 
-@lru_cache(maxsize=256)
+def _representatives(kind: str, size: int) -> Sequence[str]:
+    """Values that between them hold every word that the kind's values hold."""
+    if kind == "digits":
+        return "0123456789"
+    if kind == "sum":  # every number on either side, and as the sum
+        return [text for n in range(1, _largest_sum(size)) for text in (f"{n} 1", f"1 {n}")]
+    if kind == "things":  # two to twelve have one form for all genders
+        things = values("thing", size)
+        return [*(f"{count} {things[0]}" for count in range(2, 13)), *(f"2 {thing}" for thing in things)]
+    return values(kind, size)
+
+
+@lru_cache(maxsize=1024)
 def grammar_words(grammar: str, size: int, language: str) -> frozenset[str]:
     """Every word, in lower case, that the sentences of a grammar can hold when its tables are cut to `size`."""
     found: set[str] = set()
     for name in _names(grammar):
         frame = FRAMES[name]
-        for slot, kind in frame.slots.items():
-            choices = [str(d) for d in range(10)] if kind == "digits" else values(kind, size)
-            for value in choices:
+        for kind in frame.slots.values():
+            for value in _representatives(kind, size):
                 for form in forms(kind, value, language).values():
                     found.update(form.lower().split())
-            del slot
         fixed = frame.templates[language].lower().split()
         found.update(word for word in fixed if "{" not in word)
     return frozenset(found)
