@@ -18,6 +18,7 @@ __all__ = ["RECIPES", "Recipe", "load_recipe", "preset"]
 RECIPES: dict[str, str] = {
     "conformer_ctc": "sonorant.recipes.asr.conformer_ctc",
     "deepspeech": "sonorant.recipes.asr.deepspeech",
+    "digits": "sonorant.recipes.asr.digits",
 }
 
 

@@ -41,15 +41,15 @@ log = logging.getLogger("sonorant")
 class TextConfig:
     """How transcripts become tokens."""
 
-    tokens: Literal["char", "subword"] = "char"
-    """Characters, or SentencePiece units."""
+    tokens: Literal["char", "subword", "word"] = "char"
+    """Characters, SentencePiece units, or whole words of a closed list."""
     vocab_size: int = 128
     """Subwords, the blank included."""
     language: str = "en"
     """Of the number words that digits become; with another language than en, fr, es, de digits stay."""
 
     def __post_init__(self) -> None:
-        one_of("tokens", self.tokens, ("char", "subword"))
+        one_of("tokens", self.tokens, ("char", "subword", "word"))
         at_least("vocab_size", self.vocab_size, 4)
 
     def normaliser(self) -> Normaliser:
@@ -145,12 +145,12 @@ def prepare_speech(
 
 
 def build_tokenizer(text: TextConfig, texts: Iterable[str]) -> Tokenizer:
-    """Characters or subwords of the training transcripts."""
+    """Characters, subwords or words of the training transcripts."""
     lines = [line for line in texts if line]
     if not lines:
         raise DataError("the training split has no transcripts: nothing to build a vocabulary from")
-    if text.tokens == "char":
-        return Alphabet.build(lines)
+    if text.tokens in ("char", "word"):
+        return Alphabet.build(lines, text.tokens)
     return Subword.train(lines, vocab_size=text.vocab_size)
 
 

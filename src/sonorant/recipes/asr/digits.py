@@ -1,0 +1,163 @@
+"""Spoken digits, each speaker left out in turn: whole-word CTC on a small recurrent network.
+
+The plain test of whether a recogniser carries over to a voice it has never heard: with n speakers, n trainings, each scored on
+the speaker that it has not heard; the mean over speakers and their spread are what counts. A BiGRU over log mel energies
+(Graves et al., 2013, arXiv:1303.5778, with gated units and one token a word) and, as the variation that four or five speakers
+lack, speed, formants (the length of the throat), equaliser, noise, rooms and SpecAugment's masks.
+"""
+
+import statistics
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from lhotse import CutSet
+
+from sonorant.benchmark.claims import Card, Claim
+from sonorant.benchmark.recognition import evaluate_stage, shuffled_transcripts, train_stage
+from sonorant.benchmark.workspace import Workspace
+from sonorant.core.errors import DataError
+from sonorant.core.types import Score
+from sonorant.data.batches import BatchConfig
+from sonorant.data.corpora.corpus import Corpus
+from sonorant.encoders.recurrent import RecurrentConfig
+from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
+from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config
+from sonorant.tasks.asr.training import TextConfig, TrainingConfig, prepare_speech
+from sonorant.text.tokenizer import Tokenizer
+from sonorant.train.config import TrainConfig
+from sonorant.train.optim import OptimConfig
+from sonorant.train.schedule import ScheduleConfig
+
+CARD = Card(
+    system="baseline",
+    title="Digits, leave one speaker out",
+    paper="arXiv:1303.5778",
+    family="asr",
+    headline="none published for this split; ours is the mean over speakers",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Spoken digits of few speakers."""
+
+    corpus: str = ""
+    """Such as pack:DIR; every split of it is put together and divided anew by speaker."""
+    features: FeatureConfig = field(
+        default_factory=lambda: FeatureConfig(sample_rate=8000, dim=40, normalise="utterance")
+    )
+    """Telephone band; each utterance by its own mean, which hides the microphone."""
+    encoder: RecurrentConfig = field(
+        default_factory=lambda: RecurrentConfig(dim=96, num_layers=2, factor=2, dropout=0.2, subsampling="stack")
+    )
+    """A small BiGRU."""
+    text: TextConfig = field(default_factory=lambda: TextConfig(tokens="word"))
+    """Ten words."""
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(
+            speed=0.8, speed_factors=(0.8, 0.9, 1.1, 1.2), formant=0.8, formant_range=(0.8, 1.25), equalise=0.5,
+            noise=0.5, reverb=0.2, freq_width=8, time_masks=2, time_width=10, time_share=0.2,
+        )  # fmt: skip
+    )
+    """What few speakers lack."""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=800,
+            batches=BatchConfig(max_seconds=20, num_buckets=5),
+            optim=OptimConfig(lr=2e-3, weight_decay=0.02),
+            schedule=ScheduleConfig(warmup=0.1),
+            loop=TrainConfig(tensorboard=False),
+        )
+    )
+    """A few minutes a speaker."""
+    speakers: tuple[str, ...] = ()
+    """Which to leave out; all in turn where empty."""
+
+
+def fsdd() -> Config:
+    """The Free Spoken Digit Dataset."""
+    return Config()
+
+
+def toy() -> Config:
+    """The built-in corpus has no isolated digits; its numbers stand in, by a few voices."""
+    base = Config()
+    return replace(
+        base,
+        corpus="synthetic:train=300,dev=2,test=2,numbers=1,commands=0,world=0,free=0,num_voices=[3,1,1],vocab_size=60",
+        features=replace(base.features, sample_rate=16000),
+        text=TextConfig(tokens="char"),
+        augment=replace(base.augment, reverb=0.0),
+        training=replace(base.training, steps=300),
+    )
+
+
+def tiny() -> Config:
+    """Seconds; only shows that everything runs."""
+    base = toy()
+    training = replace(base.training, steps=3, loop=TrainConfig(log_every=1, tensorboard=False))
+    corpus = base.corpus.replace("train=300", "train=40").replace("[3,1,1]", "[2,1,1]")
+    return replace(base, corpus=corpus, training=training, encoder=RecurrentConfig(dim=8, num_layers=1, factor=2))
+
+
+PRESETS = {"toy": toy, "tiny": tiny, "fsdd": fsdd}
+
+CLAIMS = [
+    Claim("wer", of="main", below="no_augmentation", why="varied voices stand in for those that are missing"),
+    Claim("wer", of="shuffled", below=0.8, must_fail=True, why="wrongly paired transcripts teach nothing"),
+]
+
+
+def build(config: Config, augment: AugmentConfig, tokenizer: Tokenizer) -> CtcRecogniser:
+    """The model with its augmentation."""
+    return CtcRecogniser(
+        ctc_config(config.features, config.encoder),
+        tokenizer,
+        build_chain(augment),
+        build_mask(augment),
+        allow_unalignable=augment.speed > 0,
+    )
+
+
+def by_speaker(corpus: Corpus) -> dict[str, list]:
+    """All cuts of a corpus, by speaker."""
+    found: dict[str, list] = {}
+    for cuts in corpus.splits.values():
+        for cut in cuts:
+            found.setdefault(cut.supervisions[0].speaker or "", []).append(cut)
+    if len(found) < 2 or "" in found:
+        raise DataError(f"corpus '{corpus.name}' needs at least two named speakers to leave one out; it has {sorted(found)}")
+    return found
+
+
+def run(config: Config, work: Workspace) -> list[Score]:
+    """For each speaker: train on the others, score on this one; then mean and spread."""
+    corpus = work.open_corpus(config.corpus)
+    speakers = by_speaker(corpus)
+    arms = {"main": config.augment, "no_augmentation": no_augmentation(), "shuffled": config.augment}
+    rates: dict[str, list[float]] = {arm: [] for arm in arms if arm == "main" or arm in work.arms}
+    scores = []
+    for speaker in config.speakers or tuple(sorted(speakers)):
+        others = [cut for name, cuts in speakers.items() if name != speaker for cut in cuts]
+        fold = corpus.with_splits({"train": CutSet.from_cuts(others), "test": CutSet.from_cuts(speakers[speaker])})
+        rate = 1 / config.features.hop / config.encoder.factor
+        speech = prepare_speech(fold, config.text, config.training, frame_rate=rate, folder=work.folder)
+        for arm in rates:
+            data = shuffled_transcripts(speech, work.seed) if arm == "shuffled" else speech
+            settings = replace(config, augment=arms[arm], speakers=(speaker,))
+            model = train_stage(
+                work, f"{arm}-{speaker}", partial(build, config, arms[arm]), data, config.training, settings
+            )
+            found = evaluate_stage(work, f"{arm}-{speaker}", model, speech, config.training.batches)
+            scores.append(found[0])
+            rates[arm].append(found[0].value)
+    return [*_means(rates), *scores]
+
+
+def _means(rates: dict[str, list[float]]) -> list[Score]:
+    """Mean over speakers, with one standard deviation between speakers on either side as the interval."""
+    scores = []
+    for arm, values in rates.items():
+        mean, spread = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+        scores.append(Score(f"{arm}/wer", mean, "lower", mean - spread, mean + spread, len(values)))
+    return scores
