@@ -45,25 +45,37 @@ def shift_formants(
     # A floor 120 dB below the item's peak keeps the prediction and its gradient finite in silence.
     floor = per_item(loud * size * 1e-12 + 1e-20, spectrum.real)
     power = spectrum.real.square() + spectrum.imag.square() + floor
-    envelope = _envelope(power, sample_rate)
-    limit = LIMIT_DB * 0.05 * math.log(10)
-    gain = (_stretched(envelope, factor) - envelope).clamp(-limit, limit).exp()
+    filters = _predictor(_autocorrelation(power, sample_rate)).to(power)
+    bins = torch.arange(power.shape[-2], device=power.device)[None] / size
+    stretched = (bins / factor.to(power.device)[:, None]).clamp(max=0.5)
+    ratio = _response(filters, bins) / _response(filters, stretched)
+    gain = ratio.sqrt().clamp(10 ** (-LIMIT_DB / 20), 10 ** (LIMIT_DB / 20))
     shifted = silenced(istft(spectrum * gain, hop, length=padded.shape[-1])[..., : waveform.shape[-1]], lengths)
     before = mean_power(waveform.detach(), active_samples(waveform, lengths, sample_rate))
     after = mean_power(shifted.detach(), active_samples(shifted, lengths, sample_rate))
     return shifted * per_item(gain_between(before, after, torch.zeros_like(after)), shifted)
 
 
-def _envelope(power: Float[Tensor, "*batch freq frame"], sample_rate: int) -> Float[Tensor, "*batch freq frame"]:
-    """Log magnitude of the all-pole filter that predicts each frame, up to a constant: -log |A(f)|."""
+def _autocorrelation(power: Float[Tensor, "*batch freq frame"], sample_rate: int) -> Float[Tensor, "*batch lag frame"]:
+    """As many lags as formants need, widened, and with a floor of noise 50 dB down, in double precision.
+
+    The equations of a steady vowel are badly conditioned without the two.
+    """
     order = 2 + round(sample_rate / 1000)
-    # Double precision: the equations of a steady vowel are badly conditioned.
-    lags = torch.fft.irfft(power.to(wide(power)), dim=-2)[..., : order + 1, :]
+    lags = torch.fft.irfft(power, dim=-2)[..., : order + 1, :].to(wide(power))
     step = torch.arange(order + 1, device=power.device, dtype=lags.dtype)[:, None]
     lags = lags * torch.exp(-0.5 * (2 * math.pi * FORMANT_WIDTH_HZ * step / sample_rate).square())
-    lags = lags * (1 + 1e-5 * (step == 0))
-    filters = torch.fft.rfft(_predictor(lags), 2 * (power.shape[-2] - 1), dim=-2)
-    return -0.5 * torch.log(filters.real.square() + filters.imag.square()).to(power)
+    return lags * (1 + 1e-5 * (step == 0))
+
+
+def _response(
+    filters: Float[Tensor, "batch *channel lag frame"], frequency: Float[Tensor, "some freq"]
+) -> Float[Tensor, "batch *channel freq frame"]:
+    """|A(f)|² at frequencies in cycles a sample, the same for all items or each item's own."""
+    angle = 2 * math.pi * frequency[..., None] * torch.arange(filters.shape[-2], device=filters.device)
+    angle = angle if filters.dim() == 3 else angle[:, None]
+    real, imaginary = (wave.to(filters) @ filters for wave in (torch.cos(angle), torch.sin(angle)))
+    return real.square() + imaginary.square()
 
 
 def _predictor(lags: Float[Tensor, "*batch lag frame"]) -> Float[Tensor, "*batch lag frame"]:
@@ -76,22 +88,6 @@ def _predictor(lags: Float[Tensor, "*batch lag frame"]) -> Float[Tensor, "*batch
         filters = longer + reflection * longer.flip(-2)
         error = error * (1 - reflection.square())
     return filters
-
-
-def _stretched(
-    envelope: Float[Tensor, "batch *channel freq frame"], factor: Float[Tensor, " batch"]
-) -> Float[Tensor, "batch *channel freq frame"]:
-    """The envelope read at f / factor, between bins by a straight line, beyond the last bin as there."""
-    num_bins = envelope.shape[-2]
-    where = torch.arange(num_bins, device=envelope.device) / factor.to(envelope.device)[:, None]
-    where = where.clamp(max=num_bins - 1)
-    below = where.floor().clamp(max=num_bins - 2)
-    share = (where - below).to(envelope)
-    # Each row of the matrix mixes two bins; a product with it is quicker than gathering along the middle axis.
-    matrix = torch.zeros(len(where), num_bins, num_bins, device=envelope.device, dtype=envelope.dtype)
-    matrix.scatter_add_(2, below.long()[..., None], 1 - share[..., None])
-    matrix.scatter_add_(2, below.long()[..., None] + 1, share[..., None])
-    return (matrix if envelope.dim() == 3 else matrix[:, None]) @ envelope
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,8 +119,15 @@ def _reflected(lattice: Int[Tensor, "image 3"], reflection: Float[Tensor, "batch
     # The first wall met is the far one for a mirror room on the far side, and the near one otherwise.
     far = torch.where(lattice > 0, more, fewer)
     near = torch.where(lattice > 0, fewer, more)
-    gain = reflection[:, None, 0::2] ** near * reflection[:, None, 1::2] ** far
-    return gain.prod(dim=-1)
+    # Powers from a table: there are few exponents and many images.
+    most = int(more.max()) if len(lattice) else 0
+    table = torch.cat(
+        (torch.ones_like(reflection)[..., None], reflection[..., None].expand(-1, -1, most)), dim=-1
+    ).cumprod(-1)
+    gain = torch.ones_like(reflection[:, :1])
+    for axis in range(3):
+        gain = gain * table[:, 2 * axis, near[:, axis]] * table[:, 2 * axis + 1, far[:, axis]]
+    return gain
 
 
 def _impulses(
@@ -140,33 +147,36 @@ def _impulses(
     rows, width = batch * channels, lead + num_taps + 2 * HALF
     delay, gain = delay.reshape(rows, -1), gain.reshape(rows, -1)
     whole = delay.detach().round()
-    fraction = delay - whole
+    fraction = (delay - whole).to(dtype)
     first = (torch.arange(rows, device=delay.device) * width)[:, None] + HALF + lead
     # What begins beyond the last sample is silent already and may stand anywhere inside.
     place = first + whole.long().clamp(max=num_taps + HALF - 1)
     grid = torch.zeros(rows * width, ORDER + 1, device=delay.device, dtype=dtype)
-    powers = torch.arange(ORDER + 1, device=delay.device)
     chunk = max(1, CHUNK // (rows * (ORDER + 1)))
     for begin in range(0, num_images, chunk):
         part = slice(begin, begin + chunk)
-        terms = gain[:, part, None] * fraction[:, part, None] ** powers
-        grid = grid.index_add(0, place[:, part].flatten(), terms.to(dtype).flatten(0, 1))
-    taps = _sinc_polynomials().to(grid)
+        terms = [gain[:, part].to(dtype)]
+        for _ in range(ORDER):
+            terms.append(terms[-1] * fraction[:, part])
+        grid = grid.index_add(0, place[:, part].flatten(), torch.stack(terms, dim=-1).flatten(0, 1))
+    size = 1 << (width + 2 * HALF).bit_length()
     grid = grid.view(rows, width, ORDER + 1).transpose(1, 2)
-    return torch.nn.functional.conv1d(grid, taps).view(batch, channels, lead + num_taps)
+    spectrum = (torch.fft.rfft(grid, size) * torch.fft.rfft(_sinc_polynomials().to(grid), size)).sum(dim=1)
+    taps = torch.fft.irfft(spectrum, size)[:, 2 * HALF : 2 * HALF + lead + num_taps]
+    return taps.view(batch, channels, lead + num_taps)
 
 
 @cache
-def _sinc_polynomials() -> Float[Tensor, "1 power tap"]:
-    """Coefficients in the fraction d of the taps sinc(k - d) under a Hann window, k from HALF down to -HALF.
+def _sinc_polynomials() -> Float[Tensor, "power tap"]:
+    """Coefficients in the fraction d of the taps sinc(k - d) under a Hann window, k from -HALF to HALF.
 
     Fitted at Chebyshev's points of [-1/2, 1/2]; the remainder falls like (pi / 4) ** n / n!.
     """
     point = 0.5 * torch.cos(math.pi * (torch.arange(ORDER + 1, dtype=torch.float64) + 0.5) / (ORDER + 1))
-    x = torch.arange(HALF, -HALF - 1, -1, dtype=torch.float64) - point[:, None]
+    x = torch.arange(-HALF, HALF + 1, dtype=torch.float64) - point[:, None]
     taps = torch.sinc(x) * (0.5 + 0.5 * torch.cos(math.pi * x / (HALF + 1)))
     powers = point[:, None] ** torch.arange(ORDER + 1)
-    return torch.linalg.solve(powers, taps)[None]
+    return torch.linalg.solve(powers, taps)
 
 
 # --- walls and reverberation times ------------------------------------------------------------------------------------
