@@ -4,8 +4,8 @@ Three ways lead to the same kind of answer, and the constructor picks one:
 
 - `lexicon` given: words of the lexicon only, word model in C++ along a trie; the vocabulary needs a separator symbol.
 - `lm_unit="token"`: any string of tokens, token model in C++.
-- otherwise: any string of tokens; a word model, word bonus or hot words are asked through Python (about 1–2 µs for each
-  extension considered); with none of them the search stays in C++.
+- otherwise: any string of tokens; with a word model, word bonus or hot words the search runs in Python
+  (`ctc_beam_reference`, several times slower), with none of them in C++.
 
 A `CtcBeam` never changes after construction: options are given to each call, so threads and tasks may share one.
 """
@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sonorant.core.config import at_least, one_of
 from sonorant.core.errors import ConfigError
 from sonorant.core.optional import require
+from sonorant.decoding.align import ctc_align
 from sonorant.decoding.arpa import LN10, check_arpa
-from sonorant.decoding.flashlight import KenLmModel, arpa_words, load_kenlm, scored_tokens, scored_words
+from sonorant.decoding.ctc_beam_reference import ctc_beam_search
+from sonorant.decoding.flashlight import KenLmModel, arpa_words, load_kenlm, scored_words
 from sonorant.decoding.hypothesis import Hypothesis, check_scores, is_separator, text_of, words_of
 from sonorant.decoding.scorers import Scorer, WordScorer
 
@@ -40,11 +43,10 @@ class BeamOptions:
     beam_size: int = 50
     """Hypotheses kept after each frame."""
     tokens_per_frame: int | None = None
-    """Likeliest tokens of a frame that are tried; None: as many as have a probability above exp(−`token_threshold`)
-    in the item's busiest frame."""
-    token_threshold: float = 12.0
-    """Used where `tokens_per_frame` is None."""
-    beam_threshold: float = 30.0
+    """Likeliest tokens of a frame that are tried; None: `token_threshold` decides."""
+    token_threshold: float = 7.0
+    """Tokens of a frame less likely than exp(−this) are not tried (in C++ the item's busiest frame sets the number)."""
+    beam_threshold: float = 25.0
     """Hypotheses further than this below the best are dropped (natural logarithm)."""
     lm_weight: float = 0.5
     """What the language model's natural logarithms are multiplied by."""
@@ -123,6 +125,12 @@ class CtcBeam:
         """
         options = replace(self.options, **changes)
         check_scores(log_probs, lengths, len(self.symbols))
+        scorer = self._python_scorer(options)
+        if scorer is not None:
+            return [
+                self._decode_in_python(item[:size], scorer, options)
+                for item, size in zip(log_probs.detach().float().cpu(), lengths.tolist(), strict=True)
+            ]
         scores = log_probs.detach().float().cpu().numpy()
         return [self._decode(item[:size], options) for item, size in zip(scores, lengths.tolist(), strict=True)]
 
@@ -229,20 +237,50 @@ class CtcBeam:
         """flashlight's language model for one search, and the weight that it needs there."""
         inner = self._library.ZeroLM() if self._kenlm is None else self._kenlm
         native = 1.0 if self._kenlm is None else options.lm_weight * LN10  # KenLM answers in log10
-        if self.scorer is not None:
-            return scored_tokens(self.scorer), 1.0
-        if self._trie is not None:
-            if not options.hot_words:
-                return inner, native
+        if self._trie is not None and options.hot_words:
             self._check_hot_words(options.hot_words)
             return scored_words(inner, self._words, native, options.hot_words), 1.0
-        if not options.hot_words and options.word_bonus == 0 and (self._kenlm is None or self.lm_unit == "token"):
-            return inner, native
+        return inner, native
+
+    def _python_scorer(self, options: BeamOptions) -> Scorer | None:
+        """What only the search in Python can ask, or None where the one in C++ will do."""
+        if self.scorer is not None or self._trie is not None:
+            return self.scorer
         if self.lm_unit == "token" and self._kenlm is not None:
-            raise ConfigError("hot_words and word_bonus need lm_unit='word', a lexicon, or no language model")
+            if options.hot_words or options.word_bonus:
+                raise ConfigError("hot_words and word_bonus need lm_unit='word', a lexicon, or no language model")
+            return None
+        if self._kenlm is None and not options.hot_words and options.word_bonus == 0:
+            return None
         model = None if self._kenlm is None else KenLmModel(self._kenlm, self._lm_words)
-        words = WordScorer(self.symbols, model, options.lm_weight, options.word_bonus, options.hot_words)
-        return scored_tokens(words), 1.0
+        return WordScorer(self.symbols, model, options.lm_weight, options.word_bonus, options.hot_words)
+
+    def _decode_in_python(self, scores: Tensor, scorer: Scorer, options: BeamOptions) -> list[Hypothesis]:
+        answers = ctc_beam_search(
+            scores,
+            scorer,
+            blank_id=self.blank_id,
+            beam_size=options.beam_size,
+            beam_threshold=options.beam_threshold,
+            token_threshold=options.token_threshold if options.tokens_per_frame is None else math.inf,
+            tokens_per_frame=options.tokens_per_frame,
+            num_best=options.num_best,
+            symbols=self.symbols,
+        )
+        if not len(scores):
+            return answers
+        # The search sums over alignments; the best one gives each token its frames.
+        sizes = torch.tensor([len(answer.tokens) for answer in answers])
+        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(answer.tokens).long() for answer in answers], True)
+        copies = scores.expand(len(answers), -1, -1)
+        found = ctc_align(copies, torch.full_like(sizes, len(scores)), tokens, sizes, self.blank_id)
+        timed = []
+        for item, answer in enumerate(answers):
+            frames = tuple(found.spans(item))
+            confidences = tuple(found.scores[item, : len(answer.tokens)].tolist())
+            words = words_of(answer.tokens, frames, self.symbols, confidences)
+            timed.append(replace(answer, frames=frames, confidences=confidences, words=words))
+        return timed
 
     def _check_hot_words(self, hot_words: Mapping[str, float]) -> None:
         missing = sorted({word for phrase in hot_words for word in phrase.split()} - set(self._words))

@@ -1,7 +1,9 @@
 """CTC prefix beam search in plain Python (Hannun et al., 2014, arXiv:1408.2873, algorithm 1): short, exact, slow.
 
 With `beam_size=None` nothing is pruned and the score of a prefix is the sum over all its alignments, plus what the scorer
-adds; the C++ search is tested against this one, and this one against brute force.
+adds; the C++ search is tested against this one, and this one against brute force. `CtcBeam` hands it the searches that
+ask a scorer written in Python: from C++ each question would be asked for every token of every frame, while here tokens
+can be left out frame by frame.
 """
 
 import math
@@ -36,12 +38,8 @@ class _Prefix:
         self.state, self.gain = state, gain
 
     @property
-    def acoustic(self) -> float:
-        return _add(self.blank, self.token)
-
-    @property
     def score(self) -> float:
-        return self.acoustic + self.gain
+        return _add(self.blank, self.token) + self.gain
 
 
 def ctc_beam_search(
@@ -50,6 +48,9 @@ def ctc_beam_search(
     *,
     blank_id: int = 0,
     beam_size: int | None = 50,
+    beam_threshold: float = math.inf,
+    token_threshold: float = math.inf,
+    tokens_per_frame: int | None = None,
     num_best: int = 1,
     symbols: Sequence[str] | None = None,
 ) -> list[Hypothesis]:
@@ -60,53 +61,65 @@ def ctc_beam_search(
         scorer: what tokens add beside the frames; nothing where None.
         blank_id: index of the blank.
         beam_size: prefixes kept after each frame; all where None.
+        beam_threshold: prefixes further than this below the best are dropped.
+        token_threshold: tokens of a frame less likely than exp(−this) are not tried.
+        tokens_per_frame: how many tokens of a frame are tried at most.
         num_best: how many are returned, best first.
         symbols: of the vocabulary, for the text.
     """
     scorer = scorer or NoScorer()
     beam: dict[tuple[int, ...], _Prefix] = {(): _Prefix(scorer.start(), 0.0)}
     beam[()].blank = 0.0
-    for frame in log_probs.detach().cpu().numpy().astype(np.float64):
-        beam = _advance(beam, frame, scorer, blank_id)
-        if beam_size is not None and len(beam) > beam_size:
-            best = sorted(beam.items(), key=lambda entry: entry[1].score, reverse=True)[:beam_size]
-            beam = dict(best)
+    scores = log_probs.detach().cpu().double().numpy()
+    for frame in scores:
+        beam = _advance(beam, _candidates(frame, blank_id, token_threshold, tokens_per_frame), frame, scorer, blank_id)
+        beam = _pruned(beam, beam_size, beam_threshold)
     answers = []
     for tokens, prefix in beam.items():
         gain = prefix.gain + scorer.finish(prefix.state)
         text = "" if symbols is None else text_of(tokens, symbols)
-        acoustic = prefix.acoustic
+        acoustic = _add(prefix.blank, prefix.token)
         answers.append(Hypothesis(tokens, (), acoustic + gain, text=text, acoustic_score=acoustic, lm_score=gain))
     return sorted(answers, key=lambda answer: answer.score, reverse=True)[:num_best]
 
 
+def _candidates(frame: np.ndarray, blank_id: int, threshold: float, count: int | None) -> list[int]:
+    """The tokens of a frame that are tried, the blank left out."""
+    kept = np.flatnonzero(frame > -threshold)
+    if count is not None and len(kept) > count:
+        kept = kept[np.argpartition(-frame[kept], count - 1)[:count]]
+    return [token for token in kept.tolist() if token != blank_id]
+
+
+def _pruned(beam: dict[tuple[int, ...], _Prefix], size: int | None, threshold: float) -> dict[tuple[int, ...], _Prefix]:
+    if threshold == math.inf and (size is None or len(beam) <= size):
+        return beam
+    scored = [(prefix.score, tokens) for tokens, prefix in beam.items()]
+    floor = max(score for score, _ in scored) - threshold
+    best = sorted((entry for entry in scored if entry[0] >= floor), key=lambda entry: entry[0], reverse=True)
+    return {tokens: beam[tokens] for _, tokens in best[:size]}
+
+
 def _advance(
-    beam: dict[tuple[int, ...], _Prefix], frame: np.ndarray, scorer: Scorer, blank_id: int
+    beam: dict[tuple[int, ...], _Prefix], candidates: list[int], scores: np.ndarray, scorer: Scorer, blank_id: int
 ) -> dict[tuple[int, ...], _Prefix]:
-    following: dict[tuple[int, ...], _Prefix] = {}
-
-    def entry(tokens: tuple[int, ...], state: Any, gain: float) -> _Prefix:
-        if tokens not in following:
-            following[tokens] = _Prefix(state, gain)
-        return following[tokens]
-
+    frame: list[float] = scores.tolist()
+    following = {tokens: _Prefix(prefix.state, prefix.gain) for tokens, prefix in beam.items()}
     for tokens, prefix in beam.items():
-        stayed = entry(tokens, prefix.state, prefix.gain)
-        stayed.blank = _add(stayed.blank, prefix.acoustic + frame[blank_id])
-        if tokens:
-            stayed.token = _add(stayed.token, prefix.token + frame[tokens[-1]])
-        for token, score in enumerate(frame):
-            if token == blank_id or score == _NEVER:
-                continue
+        stayed, total = following[tokens], _add(prefix.blank, prefix.token)
+        stayed.blank = total + frame[blank_id]
+        last = tokens[-1] if tokens else -1
+        if last >= 0:
+            stayed.token = _add(stayed.token, prefix.token + frame[last])
+        for token in candidates:
             # A repeat needs a blank before it to count as a new token.
-            reached = prefix.blank if tokens and token == tokens[-1] else prefix.acoustic
+            reached = prefix.blank if token == last else total
             if reached == _NEVER:
                 continue
             longer = (*tokens, token)
-            if longer in following:
-                grown = following[longer]
-            else:
+            grown = following.get(longer)
+            if grown is None:
                 state, gain = scorer.extend(prefix.state, token)
-                grown = entry(longer, state, prefix.gain + gain)
-            grown.token = _add(grown.token, reached + score)
+                grown = following[longer] = _Prefix(state, prefix.gain + gain)
+            grown.token = _add(grown.token, reached + frame[token])
     return following

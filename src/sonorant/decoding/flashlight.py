@@ -1,4 +1,4 @@
-"""The border to flashlight-text: dictionaries, KenLM, and our scorers dressed as its language models.
+"""The border to flashlight-text: dictionaries, KenLM, and hot words dressed as its language model.
 
 flashlight keeps its language model's states in a tree whose nodes it compares by address. A Python model hangs its own
 state on such a node in a dictionary, which also keeps the node alive for as long as one search runs.
@@ -11,9 +11,9 @@ from typing import Any
 from sonorant.core.errors import DataError
 from sonorant.core.optional import require
 from sonorant.decoding.arpa import LN10
-from sonorant.decoding.scorers import HotWords, Scorer
+from sonorant.decoding.scorers import HotWords
 
-__all__ = ["KenLmModel", "arpa_words", "load_kenlm", "scored_tokens", "scored_words"]
+__all__ = ["KenLmModel", "arpa_words", "load_kenlm", "scored_words"]
 
 _OUTSIDE = "\x00outside"  # a word that no model knows, so that KenLM scores it as <unk>
 
@@ -68,38 +68,6 @@ class KenLmModel:
 
     def finish(self, state: Any) -> float:
         return self.kenlm.finish(state)[1] * LN10
-
-
-def scored_tokens(scorer: Scorer) -> Any:
-    """A scorer as flashlight's language model over tokens; for one search only."""
-    library = require("flashlight.lib.text.decoder", extra="decode", purpose="for beam search")
-
-    class Scored(library.LM):  # the base is known only once the package is imported
-        def __init__(self) -> None:
-            super().__init__()
-            self.states: dict[Any, Any] = {}
-            self.known: dict[tuple[Any, int], tuple[Any, float]] = {}
-
-        def start(self, start_with_nothing: bool) -> Any:
-            node = library.LMState()
-            self.states[node] = scorer.start()
-            return node
-
-        def score(self, node: Any, token: int) -> tuple[Any, float]:
-            answer = self.known.get((node, token))
-            if answer is None:
-                state, gain = scorer.extend(self.states[node], token)
-                following = node.child(token)
-                self.states[following] = state
-                answer = self.known[node, token] = (following, gain)
-            return answer
-
-        def finish(self, node: Any) -> tuple[Any, float]:
-            following = node.child(-1)
-            self.states[following] = None
-            return following, scorer.finish(self.states[node])
-
-    return Scored()
 
 
 def scored_words(inner: Any, words: Sequence[str], weight: float, hot_words: Mapping[str, float]) -> Any:

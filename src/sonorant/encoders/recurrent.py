@@ -165,6 +165,8 @@ class RecurrentConfig:
     """Front end: stack (cheapest), conv2d, conv1d or depthwise."""
     factor: int = 4
     """Input frames that become one."""
+    channels: int = 0
+    """Channels of a 2-D front end; 0: as many as `dim`."""
     kind: RecurrentKind = "gru"
     """Cells: "gru" or "lstm"."""
     dim: int = 256
@@ -179,6 +181,7 @@ class RecurrentConfig:
     def __post_init__(self) -> None:
         for name in ("input_dim", "factor", "dim", "num_layers"):
             at_least(name, getattr(self, name), 1)
+        at_least("channels", self.channels, 0)
         within("dropout", self.dropout, 0, 0.99)
         one_of("subsampling", self.subsampling, list(SUBSAMPLINGS))
         one_of("kind", self.kind, ("gru", "lstm"))
@@ -195,7 +198,9 @@ class RecurrentEncoder(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config, self.num_layers = config, config.num_layers
-        self.subsampling = build_subsampling(config.subsampling, config.input_dim, config.dim, config.factor)
+        self.subsampling = build_subsampling(
+            config.subsampling, config.input_dim, config.dim, config.factor, config.channels
+        )
         self.dropout = Dropout(config.dropout)
         width, layers, norms = config.dim, [], []
         for _ in range(config.num_layers):

@@ -188,7 +188,7 @@ class Subsampling2d(nn.Module):
             values = nn.functional.pad(values, (0, 0, 0, self.receptive_field - values.shape[1]))
         image = mask_values(values, lengths).unsqueeze(1).to(memory_format=torch.channels_last)
         for conv, geometry in zip(self.convs, self.geometries, strict=True):
-            image = nn.functional.relu(conv(image))
+            image = nn.functional.relu_(conv(image))
             lengths = geometry.output_lengths(lengths)
             if geometry.left:
                 image = mask_values(image.transpose(1, 2), lengths).transpose(1, 2)
@@ -266,27 +266,44 @@ class FrameStack(nn.Module):
         return mask_values(self.project(stacked), lengths), lengths
 
 
-SUBSAMPLINGS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    "conv2d": lambda input_dim, dim, factor: Subsampling2d(input_dim, dim, factor=factor),
-    "depthwise": lambda input_dim, dim, factor: Subsampling2d(
-        input_dim, dim, channels=min(dim, 256), factor=factor, depthwise=True, padding=1
-    ),
-    "conv1d": lambda input_dim, dim, factor: Subsampling1d(
-        input_dim, dim, [(3, 1)] + [(3, 2)] * (factor.bit_length() - 1), padding=False
-    ),
-    "stack": FrameStack,
+def _halvings(factor: int) -> int:
+    if factor < 1 or factor & (factor - 1):
+        raise ConfigError(f"factor must be a power of two for this front end, got {factor}; 'stack' takes any")
+    return factor.bit_length() - 1
+
+
+def _conv1d(input_dim: int, dim: int, factor: int, channels: int) -> nn.Module:
+    return Subsampling1d(input_dim, dim, [(3, 1)] + [(3, 2)] * _halvings(factor), padding=False)
+
+
+def _conv2d(input_dim: int, dim: int, factor: int, channels: int) -> nn.Module:
+    return Subsampling2d(input_dim, dim, channels=channels, factor=factor)
+
+
+def _depthwise(input_dim: int, dim: int, factor: int, channels: int) -> nn.Module:
+    channels = channels or min(dim, 256)
+    return Subsampling2d(input_dim, dim, channels=channels, factor=factor, depthwise=True, padding=1)
+
+
+def _stack(input_dim: int, dim: int, factor: int, channels: int) -> nn.Module:
+    return FrameStack(input_dim, dim, factor)
+
+
+SUBSAMPLINGS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
+    "conv2d": _conv2d,
+    "depthwise": _depthwise,
+    "conv1d": _conv1d,
+    "stack": _stack,
 }
-"""Name → builder from (input_dim, dim, factor)."""
+"""Name → builder from (input_dim, dim, factor, channels)."""
 
 
-def build_subsampling(name: str, input_dim: int, dim: int, factor: int) -> nn.Module:
-    """A front end by its name in `SUBSAMPLINGS`.
+def build_subsampling(name: str, input_dim: int, dim: int, factor: int, channels: int = 0) -> nn.Module:
+    """A front end by its name in `SUBSAMPLINGS`; `channels` are those of 2-D convolutions, 0 for their default.
 
     >>> build_subsampling("conv2d", 80, 16, 4).output_lengths(100)
     24
     """
     if name not in SUBSAMPLINGS:
         raise ConfigError(unknown_name("subsampling", name, SUBSAMPLINGS))
-    if factor & (factor - 1) and name != "stack":
-        raise ConfigError(f"factor must be a power of two for subsampling '{name}', got {factor}")
-    return SUBSAMPLINGS[name](input_dim, dim, factor)
+    return SUBSAMPLINGS[name](input_dim, dim, factor, channels)

@@ -1,0 +1,160 @@
+"""CTC searches: ours on flashlight-text against pyctcdecode (where installed) and against our plain Python reference.
+
+Run `python bench/decoding.py [--quick]`. pyctcdecode pins numpy below 2 in its metadata and runs on 2 all the same:
+`pip install --no-deps pyctcdecode pygtrie` in an environment of its own, or a folder on PYTHONPATH. Its language model
+needs the kenlm package, which has to be compiled, so the rows with a model have our reference as their peer.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import logging
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import interleaved, peak_memory_mb, report
+
+from sonorant.decoding.arpa import ArpaModel
+from sonorant.decoding.ctc_beam import CtcBeam
+from sonorant.decoding.ctc_beam_reference import ctc_beam_search
+from sonorant.decoding.greedy import ctc_greedy
+from sonorant.decoding.scorers import WordScorer
+
+SYMBOLS = ("", " ", *"abcdefghijklmnopqrstuvwxyz'")
+BEAM = 32
+
+
+def words(count: int, rng: np.random.Generator) -> list[str]:
+    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstv", "aeiou")]
+    made = {"".join(rng.choice(syllables, size=rng.integers(1, 4))) for _ in range(2 * count)}
+    return sorted(made)[:count]
+
+
+def scores_of(text: str, rng: np.random.Generator) -> torch.Tensor:
+    """Frames such as a trained recogniser gives: peaky, with confusions; about 25 frames a second of speech."""
+    frames = []
+    for letter in text:
+        frames += [0] * rng.integers(0, 3) + [SYMBOLS.index(letter)] * rng.integers(1, 3)
+        if rng.random() < 0.5:
+            frames.append(0)
+    logits = rng.normal(0, 1.5, (len(frames), len(SYMBOLS)))
+    peaks = np.where(rng.random(len(frames)) < 0.85, 9.0, 3.0)
+    logits[np.arange(len(frames)), frames] += peaks
+    return torch.from_numpy(logits).float().log_softmax(-1)
+
+
+def write_arpa(path: Path, lines: list[list[str]]) -> None:
+    """A bigram model with add-one counts and no care: something to search with."""
+    follows: dict[str, dict[str, int]] = {}
+    for line in lines:
+        for first, second in itertools.pairwise(["<s>", *line, "</s>"]):
+            follows.setdefault(first, {})[second] = follows.setdefault(first, {}).get(second, 0) + 1
+    vocabulary = [*sorted({word for line in lines for word in line}), "</s>", "<unk>"]
+    pairs = [(a, b, count / (sum(after.values()) + 1)) for a, after in follows.items() for b, count in after.items()]
+    with path.open("w") as file:
+        file.write(f"\\data\\\nngram 1={len(vocabulary) + 1}\nngram 2={len(pairs)}\n\n\\1-grams:\n-99\t<s>\t-0.5\n")
+        file.writelines(f"{-math.log10(len(vocabulary)):.4f}\t{word}\t-0.5\n" for word in vocabulary)
+        file.write("\n\\2-grams:\n")
+        file.writelines(f"{math.log10(prob):.4f}\t{a} {b}\n" for a, b, prob in pairs)
+        file.write("\n\\end\\\n")
+
+
+def measure(what: str, ours: Callable[[], Any], peer: Callable[[], Any], count: int, repeats: int) -> dict[str, Any]:
+    pair = interleaved(ours, peer, repeats)
+    return {
+        "what": what,
+        "ours": count / pair.ours_seconds,
+        "peer": count / pair.peer_seconds,
+        "ratio": pair.ratio,
+        "memory_mb": round(peak_memory_mb()),
+    }
+
+
+def pyctcdecode() -> Any:
+    """The peer's decoder, or None where it is not installed."""
+    logging.disable(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            from pyctcdecode import build_ctcdecoder
+        except ImportError:
+            return None
+        return build_ctcdecoder(list(SYMBOLS))
+
+
+def greedy_in_python(log_probs: torch.Tensor, lengths: list[int]) -> list[list[int]]:
+    best = log_probs.argmax(-1).tolist()
+    return [[k for k, _ in itertools.groupby(row[:size]) if k] for row, size in zip(best, lengths, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer utterances and repeats")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    count, repeats = (4, 3) if quick else (16, 5)
+    rng = np.random.default_rng(0)
+    lexicon = words(2000, rng)
+    lines = [list(rng.choice(lexicon, size=10)) for _ in range(3000)]
+    texts = [" ".join(line) for line in lines[:count]]
+    items = [scores_of(text, rng) for text in texts]
+    lengths = torch.tensor([len(item) for item in items])
+    batch = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
+    arrays = [item.numpy() for item in items]
+    hot = dict.fromkeys(texts[0].split()[:3], 2.0)
+    few = slice(0, max(1, count // 8))
+    with tempfile.TemporaryDirectory() as folder:
+        arpa = Path(folder) / "bigram.arpa"
+        write_arpa(arpa, lines)
+        plain, fused = CtcBeam(SYMBOLS, beam_size=BEAM), CtcBeam(SYMBOLS, lm=arpa, beam_size=BEAM)
+        closed = CtcBeam(SYMBOLS, lm=arpa, lexicon=lexicon, beam_size=BEAM)
+        scorer = WordScorer(SYMBOLS, ArpaModel.load(arpa), 0.5)
+
+    def reference(scorer: WordScorer | None) -> Callable[[], Any]:
+        return lambda: [ctc_beam_search(item, scorer, beam_size=BEAM) for item in items[few]]
+
+    def ours(beam: CtcBeam, part: slice = slice(None), **options: Any) -> Callable[[], Any]:
+        return lambda: beam(batch[part], lengths[part], **options)
+
+    rows = [
+        measure(
+            "greedy, batched (argmax and groupby in Python)",
+            lambda: ctc_greedy(batch, lengths),
+            lambda: greedy_in_python(batch, lengths.tolist()),
+            count,
+            repeats,
+        )
+    ]
+    peer = pyctcdecode()
+    if peer is not None:
+
+        def theirs(**options: Any) -> Callable[[], Any]:
+            return lambda: [peer.decode(array, beam_width=BEAM, **options) for array in arrays]
+
+        rows.append(measure("no model (pyctcdecode)", ours(plain), theirs(), count, repeats))
+        boosted = theirs(hotwords=list(hot), hotword_weight=2.0)
+        rows.append(measure("hot words, any word (pyctcdecode)", ours(plain, hot_words=hot), boosted, count, repeats))
+    size = len(items[few])
+    rows += [
+        measure("no model (our reference)", ours(plain, few), reference(None), size, 3),
+        measure("bigram of words, any word (our reference)", ours(fused, few), reference(scorer), size, 3),
+        measure(
+            "bigram of words, lexicon of 2000 (our reference, any word)", ours(closed, few), reference(scorer), size, 3
+        ),
+        measure("the same with hot words (without)", ours(closed, hot_words=hot), ours(closed), count, repeats),
+    ]
+    frames = float(lengths.float().mean())
+    notes = (
+        f"Utterances a second, one thread, beam {BEAM}, {len(SYMBOLS)} symbols, {count} simulated utterances of {frames:.0f} "
+        f"frames on average; peer in brackets. {'' if peer is not None else 'pyctcdecode is not installed here.'}"
+    )
+    report("decoding", "CTC decoding", rows, notes)
+
+
+if __name__ == "__main__":
+    main()
