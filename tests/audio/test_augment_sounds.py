@@ -302,3 +302,28 @@ def test_segments_that_are_cut_away_go_and_marks_stay() -> None:
     (moved,) = moved_segments(Segments((item,)), [(1.0, 0.5, 2.0)])
     assert [segment.label for segment in moved] == ["long", "mark"]
     assert moved[1] == Segment(2.0, 0.0, "mark")
+
+
+def test_measured_rooms_and_noises(packs) -> None:
+    """Real responses and noises: the ratio holds and the direct path stays where it was."""
+    import soundfile
+
+    def bank(kind: str) -> Clips:
+        found = sorted((packs / "noise_rir").rglob(f"{kind}_*.flac"))
+        if not found:
+            pytest.skip(f"no {kind} under {packs / 'noise_rir'}")
+        read = [soundfile.read(path, dtype="float32", always_2d=True) for path in found]
+        return Clips.of([torch.from_numpy(samples[:, 0].copy()) for samples, rate in read if rate == RATE], RATE)
+
+    batch = _batch()
+    active = active_samples(batch.waveform, batch.lengths, RATE)
+    noisy = Noise(clips=bank("noise"), snr_db=(7, 7))(batch)
+    wet = Reverb(rirs=bank("rir"))(batch)
+    for item, length in enumerate(LENGTHS):
+        added = (noisy.waveform - batch.waveform)[item]
+        assert _snr(batch.waveform[item], added, active[item]) == pytest.approx(7, abs=0.05)
+        size = 1 << 16
+        spectra = (torch.fft.rfft(wave.waveform[item, :length], size) for wave in (wet, batch))
+        first, second = spectra
+        lag = int(torch.fft.irfft(first * second.conj() / (first * second).abs().clamp(min=1e-6), size).argmax())
+        assert min(lag, size - lag) <= 32, f"the direct path moved by {lag} samples"

@@ -36,7 +36,7 @@ def mu_law(waveform: Float[Tensor, "*batch time"], bits: int = 8) -> Float[Tenso
     Rounding has no gradient, so the gradient passes straight through (arXiv:1308.3432).
 
     >>> mu_law(torch.tensor([0.0, 0.5, 1.0]))
-    tensor([0.0000, 0.5058, 1.0000])
+    tensor([0.0000, 0.4953, 1.0000])
     """
     top = 2 ** (bits - 1) - 1
     mu = 2.0**bits - 1

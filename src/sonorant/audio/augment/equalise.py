@@ -111,7 +111,11 @@ class Equalise:
         q = draws.uniforms("q", self.num_peaks, *self.q)
         gain = draws.uniforms("gain_db", self.num_peaks, *self.gain_db)
         response = equaliser_response(frequency, "peak", center, gain, q, rate)
-        for band, low, high in (("low_shelf", lowest, 3 * lowest), ("high_shelf", highest / 3, highest)):
+        shelves: tuple[tuple[Band, float, float], ...] = (
+            ("low_shelf", lowest, 3 * lowest),
+            ("high_shelf", highest / 3, highest),
+        )
+        for band, low, high in shelves:
             corner = draws.uniforms(f"{band}/center_hz", 1, low, high)
             gain = draws.uniforms(f"{band}/gain_db", 1, *self.gain_db)
             q = torch.full_like(gain, math.sqrt(0.5))

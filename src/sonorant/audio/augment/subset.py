@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sonorant.audio.augment.items import with_duration
 from sonorant.core.errors import DataError
-from sonorant.core.types import Batch, Segments
+from sonorant.core.types import Batch, Segment, Segments
 
 __all__ = ["put_items", "take_items"]
 
@@ -56,10 +56,10 @@ def put_items(batch: Batch, index: Int[Tensor, " part"], part: Batch) -> Batch:
 def _put(name: str, batch: Batch, where: list[int], new: Any) -> Any:
     old = batch.labels.get(name)
     if isinstance(new, Segments):
-        items = list(old) if isinstance(old, Segments) else [()] * len(batch)
+        stretches: list[tuple[Segment, ...]] = list(old) if isinstance(old, Segments) else [()] * len(batch)
         for item, segments in zip(where, new, strict=True):
-            items[item] = segments
-        return Segments(tuple(items))
+            stretches[item] = segments
+        return Segments(tuple(stretches))
     if isinstance(new, Tensor):
         if not isinstance(old, Tensor) or old.shape[1:] != new.shape[1:]:
             raise DataError(
@@ -68,7 +68,7 @@ def _put(name: str, batch: Batch, where: list[int], new: Any) -> Any:
             )
         return old.index_copy(0, torch.tensor(where, device=old.device), new.to(old))
     if isinstance(new, list | tuple):
-        items = list(old) if isinstance(old, list | tuple) else [None] * len(batch)
+        items: list[Any] = list(old) if isinstance(old, list | tuple) else [None] * len(batch)
         for item, value in zip(where, new, strict=True):
             items[item] = value
         return type(new)(items)

@@ -197,7 +197,7 @@ def eyring_rt60(room: Float[Tensor, "batch 3"], absorption: Float[Tensor, " batc
     """As Sabine's with -ln(1 - a) for a, which holds for absorbing walls too.
 
     >>> eyring_rt60(torch.tensor([[6.0, 5.0, 3.0]]), torch.tensor([0.3]))
-    tensor([0.3225])
+    tensor([0.3227])
     """
     volume, surface = _volume_and_surface(room)
     return 24 * math.log(10) / SPEED_OF_SOUND * volume / (-surface * torch.log1p(-absorption))
