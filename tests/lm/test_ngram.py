@@ -161,6 +161,11 @@ def test_refusals(lines: list[str], match: str) -> None:
         train_ngram(lines, 2)
 
 
+def test_sentence_marks_inside_a_text_are_unknown_words(trigram: NGram) -> None:
+    assert trigram.score("w0 <s> w1 </s> w2") == trigram.score("w0 zzz w1 zzz w2")
+    assert len(trigram.score_sentences(["w0 <s> w1", "w2"])) == 2
+
+
 def test_evaluating_nothing_is_refused(trigram: NGram) -> None:
     with pytest.raises(DataError, match="blank"):
         trigram.perplexity([" "])

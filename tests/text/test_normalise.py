@@ -1,4 +1,6 @@
+import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from sonorant.core.config import from_plain, to_plain
 from sonorant.core.errors import ConfigError
+from sonorant.text.alphabet import Alphabet
 from sonorant.text.normalise import Normaliser, normalise
 
 
@@ -84,3 +87,19 @@ def test_it_is_a_configuration() -> None:
         from_plain(Normaliser, {"case": "title"})
     with pytest.raises(ConfigError, match="numbers=False"):
         Normaliser(language="zh")
+
+
+@pytest.mark.parametrize(
+    "pack, language, size",
+    [("speechocean762", "en", 29), ("mboshi_french", "fr", 45), ("tts_kerstin_de", "de", 35)],
+)
+def test_real_transcripts_need_few_characters(packs: Path, pack: str, language: str, size: int) -> None:
+    texts = []
+    for line in (packs / pack / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        texts.append(entry.get("translation") or entry["text"] or "")
+    written = [normalise(text, language) for text in texts]
+    assert all(normalise(text, language) == text for text in written)
+    alphabet = Alphabet.build(written)
+    assert not alphabet.uncovered(written)
+    assert alphabet.vocab_size <= size, alphabet.symbols

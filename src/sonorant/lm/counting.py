@@ -53,7 +53,8 @@ def read_corpus(
     """Splits lines at white space; blank lines are left out.
 
     Words that are not in `vocabulary`, occur fewer than `min_count` times, or are not among the `max_words` most frequent
-    (ties by code point), become <unk>. A `vocabulary` is taken whole, seen or not. Raises `DataError` for an empty corpus
+    (ties by code point), become <unk>. A `vocabulary` is taken whole, seen or
+    not, and the other two limits are not looked at. Raises `DataError` for an empty corpus
     or a sentence mark inside a line.
     """
     at_least("min_count", min_count, 1)
@@ -87,12 +88,11 @@ def _vocabulary(
 ) -> list[str]:
     frequency = dict(zip(seen, counts.tolist(), strict=True))
     if given is not None:
-        frequent = sorted({*given} - {*SPECIAL}, key=lambda word: (-frequency.get(word, 0), word))
-    else:
-        frequent = sorted(
-            (word for word in seen[len(SPECIAL) :] if frequency[word] >= min_count),
-            key=lambda word: (-frequency[word], word),
-        )
+        return [*SPECIAL, *sorted({*given} - {*SPECIAL}, key=lambda word: (-frequency.get(word, 0), word))]
+    frequent = sorted(
+        (word for word in seen[len(SPECIAL) :] if frequency[word] >= min_count),
+        key=lambda word: (-frequency[word], word),
+    )
     return [*SPECIAL, *frequent[:max_words]]
 
 

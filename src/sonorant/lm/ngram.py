@@ -82,6 +82,11 @@ class NGram:
         """Word → id; what is not there is <unk>, id 0."""
         return {word: index for index, word in enumerate(self.words)}
 
+    @cached_property
+    def _inner_ids(self) -> dict[str, int]:
+        """As `ids`, without the sentence marks: a text that holds one has an unknown word there."""
+        return {word: index for word, index in self.ids.items() if index not in (BEGIN, END)}
+
     def __contains__(self, word: str) -> bool:
         return word in self.ids
 
@@ -205,7 +210,7 @@ class NGram:
         return self.predict(stream, depths(stream))
 
     def _stream(self, sentences: Iterable[str | Sequence[str]]) -> np.ndarray:
-        known, flat = self.ids, []
+        known, flat = self._inner_ids, []
         for sentence in sentences:
             words = sentence.split() if isinstance(sentence, str) else sentence
             flat.append(BEGIN)

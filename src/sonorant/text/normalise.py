@@ -12,6 +12,7 @@
 The result is a fixed point: normalising it again changes nothing.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ __all__ = ["Normaliser", "normalise"]
 
 _LOOKALIKES = {ord(c): "'" for c in "’‘ʼ＇`´′ʹˈ‛"} | {ord(c): "-" for c in "‐‑‒–—―−﹣－"}
 _PASSES = 8
+_PLAIN = re.compile("[a-z]+(?: [a-z]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,8 @@ class Normaliser:
             )
 
     def __call__(self, text: str) -> str:
+        if _PLAIN.fullmatch(text) and self.case != "upper":
+            return text  # most of a corpus that was normalised before
         # One pass is nearly always a fixed point. A second one is needed where steps meet, as when a capital's
         # compatibility form decomposes further; the bound only guards against a cycle, none of which is known.
         for _ in range(_PASSES):
