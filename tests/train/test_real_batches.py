@@ -76,7 +76,7 @@ def trained(
         optimizers,
         steps=steps,
         folder=folder,
-        config=TrainConfig(**{**QUIET, "doctor": OFF, "checkpoint_every": 4}),
+        config=TrainConfig(**{**QUIET, "doctor": OFF, "checkpoint_every": 3}),
         **given,
     )
     return objective, result
@@ -92,17 +92,17 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_two_kills_change_nothing(num_workers: int, audio: str, tmp_path: Path, outcome: Callable[..., int]) -> None:
     # Some seven batches an epoch, so that the kills fall into different ones; the last part changes the loaders.
-    options = {"steps": 22, "num_workers": num_workers}
-    alone, _ = trained(audio, str(tmp_path / "alone"), steps=22)
+    options = {"steps": 12, "num_workers": num_workers}
+    alone, _ = trained(audio, str(tmp_path / "alone"), steps=12)
     folder = str(tmp_path / "killed")
-    assert outcome(run, audio, folder, options, 7) == -9
+    assert outcome(run, audio, folder, options, 5) == -9
     assert outcome(run, audio, folder, options, 6) == -9
     assert outcome(run, audio, folder, {**options, "num_workers": num_workers // 2}) == 0
     assert (tmp_path / "killed" / "digest.txt").read_text() == digest(alone)
 
 
 def test_two_workers_killed_and_resumed(audio: str, tmp_path: Path, server: Any) -> None:
-    options = {"steps": 10, "num_workers": 1}
+    options = {"steps": 8, "num_workers": 1}
     together = launch(run, 2, audio, str(tmp_path / "alone"), options, start_method="forkserver")
     with pytest.raises(TrainingError, match="ended without a word"):
         launch(run, 2, audio, str(tmp_path / "killed"), options, 6, start_method="forkserver")
