@@ -106,7 +106,7 @@ def ctc_align(
     [(1, 3)]
     """
     check_scores(log_probs, lengths)
-    check_targets(*log_probs.shape[1:], lengths, tokens, tokens_lengths, blank_id)
+    check_targets(log_probs.shape[1], log_probs.shape[2], lengths, tokens, tokens_lengths, blank_id)
     _check_feasible(lengths, tokens, tokens_lengths, ids)
     if tokens.shape[1] == 0:
         tokens = tokens.new_full((len(tokens), 1), blank_id)
@@ -120,8 +120,8 @@ def ctc_align(
     frame_probs = torch.gather(emissions.transpose(0, 1), 2, path[..., None])[..., 0].exp()
     starts, ends, means = _spans(path, frame_probs, ~padding, tokens.shape[1])
     outside = ~valid_mask(tokens_lengths, tokens.shape[1])
-    spans = [values.masked_fill(outside, 0) for values in (starts, ends, means)]
-    return Alignment(tokens, tokens_lengths, *spans, log_likelihoods=scores, labels=frame_labels)
+    starts, ends, means = (values.masked_fill(outside, 0) for values in (starts, ends, means))
+    return Alignment(tokens, tokens_lengths, starts, ends, means, scores, frame_labels)
 
 
 def _check_feasible(lengths: Tensor, tokens: Tensor, tokens_lengths: Tensor, ids: Sequence[str]) -> None:

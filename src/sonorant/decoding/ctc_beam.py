@@ -45,7 +45,8 @@ class BeamOptions:
     tokens_per_frame: int | None = None
     """Likeliest tokens of a frame that are tried; None: `token_threshold` decides."""
     token_threshold: float = 7.0
-    """Tokens of a frame less likely than exp(−this) are not tried (in C++ the item's busiest frame sets the number)."""
+    """Tokens of a frame less likely than exp(−this) are not tried (in C++ all frames try equally
+    many: as many as suffice for 95 % of the item's frames)."""
     beam_threshold: float = 25.0
     """Hypotheses further than this below the best are dropped (natural logarithm)."""
     lm_weight: float = 0.5
@@ -173,7 +174,7 @@ class CtcBeam:
         start = None if self._kenlm is None else self._kenlm.start(False)
         for position, word in enumerate(self._words):
             # The unigram score, spread over the word's letters, is only a look-ahead: it is taken back with the word.
-            score = 0.0 if start is None else self._kenlm.score(start, position)[1]
+            score = 0.0 if self._kenlm is None else self._kenlm.score(start, position)[1]
             for spelling in spellings[word]:
                 trie.insert(list(spelling), position, score)
         trie.smear(self._library.SmearingMode.MAX)
@@ -213,8 +214,8 @@ class CtcBeam:
         library, vocab_size = self._library, len(self.symbols)
         tried = options.tokens_per_frame
         if tried is None:
-            likely = (scores > -options.token_threshold).sum(axis=1).max() if len(scores) else 1
-            tried = max(2, int(likely))
+            likely = np.quantile((scores > -options.token_threshold).sum(axis=1), 0.95) if len(scores) else 1
+            tried = max(2, math.ceil(likely))
         common = {
             "beam_size": options.beam_size,
             "beam_size_token": min(tried, vocab_size),

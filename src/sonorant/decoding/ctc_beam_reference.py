@@ -31,11 +31,13 @@ def _add(first: float, second: float) -> float:
 class _Prefix:
     """Log-probabilities of all alignments of one prefix, apart by whether they end in a blank."""
 
-    __slots__ = ("blank", "gain", "state", "token")
+    __slots__ = ("blank", "gain", "longer", "state", "token")
 
-    def __init__(self, state: Any, gain: float) -> None:
+    def __init__(self, state: Any, gain: float, longer: dict[int, tuple[Any, float]]) -> None:
         self.blank, self.token = _NEVER, _NEVER
         self.state, self.gain = state, gain
+        self.longer = longer
+        """What the scorer said about each token after this prefix: it is asked once, not once a frame."""
 
     @property
     def score(self) -> float:
@@ -68,7 +70,7 @@ def ctc_beam_search(
         symbols: of the vocabulary, for the text.
     """
     scorer = scorer or NoScorer()
-    beam: dict[tuple[int, ...], _Prefix] = {(): _Prefix(scorer.start(), 0.0)}
+    beam: dict[tuple[int, ...], _Prefix] = {(): _Prefix(scorer.start(), 0.0, {})}
     beam[()].blank = 0.0
     scores = log_probs.detach().cpu().double().numpy()
     for frame in scores:
@@ -104,7 +106,7 @@ def _advance(
     beam: dict[tuple[int, ...], _Prefix], candidates: list[int], scores: np.ndarray, scorer: Scorer, blank_id: int
 ) -> dict[tuple[int, ...], _Prefix]:
     frame: list[float] = scores.tolist()
-    following = {tokens: _Prefix(prefix.state, prefix.gain) for tokens, prefix in beam.items()}
+    following = {tokens: _Prefix(prefix.state, prefix.gain, prefix.longer) for tokens, prefix in beam.items()}
     for tokens, prefix in beam.items():
         stayed, total = following[tokens], _add(prefix.blank, prefix.token)
         stayed.blank = total + frame[blank_id]
@@ -119,7 +121,9 @@ def _advance(
             longer = (*tokens, token)
             grown = following.get(longer)
             if grown is None:
-                state, gain = scorer.extend(prefix.state, token)
-                grown = following[longer] = _Prefix(state, prefix.gain + gain)
+                answer = prefix.longer.get(token)
+                if answer is None:
+                    answer = prefix.longer[token] = scorer.extend(prefix.state, token)
+                grown = following[longer] = _Prefix(answer[0], prefix.gain + answer[1], {})
             grown.token = _add(grown.token, reached + frame[token])
     return following

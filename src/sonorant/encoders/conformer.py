@@ -7,7 +7,7 @@ window's overlap, so that it is exact for every length and can stream.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -99,7 +99,7 @@ class Conformer(nn.Module):
         super().__init__()
         self.config = config
         self.dim, self.num_layers = config.dim, config.num_layers
-        self.subsampling = build_subsampling(
+        self.subsampling: Any = build_subsampling(
             config.subsampling, config.input_dim, config.dim, config.factor, config.channels
         )
         self.dropout = Dropout(config.dropout)
@@ -210,7 +210,7 @@ class ConformerStream:
     def _chunk(self, window: Tensor) -> Tensor:
         lengths = torch.full((window.shape[0],), window.shape[1], device=window.device)
         hidden, lengths = self.encoder.subsampling(window, lengths)
-        blocks = list(self.encoder.blocks)
+        blocks: list[Any] = list(self.encoder.blocks)
         if not self.caches:
             self.caches = [block.empty_cache(window.shape[0], hidden) for block in blocks]
         for index, block in enumerate(blocks):

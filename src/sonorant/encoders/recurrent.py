@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -66,7 +66,7 @@ class DeepSpeechEncoder(nn.Module):
         widths = [config.input_dim * (2 * config.context + 1), config.dim, config.dim, config.dim]
         self.dense = nn.ModuleList(ClippedLinear(*pair, config.clip, config.dropout) for pair in pairwise(widths))
         if config.recurrence == "lstm":
-            self.recurrent: nn.Module = Recurrent("lstm", config.dim, config.dim, bidirectional=False)
+            self.recurrent: Any = Recurrent("lstm", config.dim, config.dim, bidirectional=False)
         else:
             self.recurrent = ClippedRnn(config.dim, config.dim, config.clip)
         self.last = ClippedLinear(config.dim, config.dim, config.clip, config.dropout)
@@ -147,7 +147,7 @@ class DeepSpeechStream:
             hidden = joined.new_zeros(self.batch, 0, encoder.dim)
         else:
             dense = encoder._dense(joined)[-1]
-            hidden, self.state = encoder.recurrent.step(dense, self.state)  # type: ignore[operator]
+            hidden, self.state = encoder.recurrent.step(dense, self.state)
             hidden = encoder.last(hidden)
         lengths = torch.full((self.batch,), num_frames, device=hidden.device)
         return Features(hidden, lengths, encoder.frame_rate)
@@ -198,7 +198,7 @@ class RecurrentEncoder(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config, self.num_layers = config, config.num_layers
-        self.subsampling = build_subsampling(
+        self.subsampling: Any = build_subsampling(
             config.subsampling, config.input_dim, config.dim, config.factor, config.channels
         )
         self.dropout = Dropout(config.dropout)

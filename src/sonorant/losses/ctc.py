@@ -105,7 +105,7 @@ def ctc_scores(
     blank_id: int = 0,
 ) -> Float[Tensor, " batch"]:
     """Log-likelihood of each item's tokens, summed over all alignments; −∞ where there is none. Differentiable."""
-    check_targets(*log_probs.shape[1:], lengths, tokens, tokens_lengths, blank_id)
+    check_targets(log_probs.shape[1], log_probs.shape[2], lengths, tokens, tokens_lengths, blank_id)
     width = max(1, tokens.shape[1])
     if tokens.shape[1] == 0:
         tokens = tokens.new_full((len(tokens), width), blank_id)
