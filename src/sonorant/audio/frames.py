@@ -192,18 +192,21 @@ def _map_even(extended: Tensor, time: int, framing: Framing, work: Callable[[Ten
         return _map_rows(extended[0].unfold(0, framing.size, framing.hop)[:count], work)[None]
     hops = math.ceil(((count - 1) * framing.hop + framing.size) / framing.hop)
     flat = F.pad(extended, (0, hops * framing.hop - extended.shape[1])).reshape(-1)
-    rows = _map_rows(flat.unfold(0, framing.size, framing.hop), work)
-    rows = F.pad(rows, (0, 0, 0, batch * hops - rows.shape[0]))
-    return rows.view(batch, hops, dim)[:, :count].contiguous()
+    rows = flat.unfold(0, framing.size, framing.hop)
+    return _map_rows(rows, work, batch * hops).view(batch, hops, dim)[:, :count].contiguous()
 
 
-def _map_rows(rows: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+def _map_rows(rows: Tensor, work: Callable[[Tensor], Tensor], total: int = 0) -> Tensor:
+    """`work` on blocks of rows, with rows of zeros behind up to `total`."""
     count = rows.shape[0]
     if count < _LEAST_ROWS:
-        return work(F.pad(rows, (0, 0, 0, _LEAST_ROWS - count)))[:count]
-    if rows.device.type != "cpu" or count <= _BLOCK_ROWS:
-        return work(rows)
-    # The last block takes the remainder with it, so that none is small.
-    starts = list(range(0, count - _BLOCK_ROWS + 1, _BLOCK_ROWS))
-    ends = [*starts[1:], count]
-    return torch.cat([work(rows[start:end]) for start, end in zip(starts, ends, strict=True)])
+        blocks = [work(F.pad(rows, (0, 0, 0, _LEAST_ROWS - count)))[:count]]
+    else:
+        # The last block takes the remainder with it, so that none is small.
+        block = count if rows.device.type != "cpu" else _BLOCK_ROWS * torch.get_num_threads()
+        starts = list(range(0, max(1, count - block + 1), block))
+        ends = [*starts[1:], count]
+        blocks = [work(rows[start:end]) for start, end in zip(starts, ends, strict=True)]
+    if total > count:
+        blocks.append(blocks[0].new_zeros(total - count, blocks[0].shape[1]))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
