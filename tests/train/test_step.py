@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from train_toy import OFF, QUIET, RATE, Regression, ToyBatches, digest, make_batch, toy_optimizers, train
+from train_toy import OFF, QUIET, RATE, Adversaries, Regression, ToyBatches, digest, make_batch, toy_optimizers, train
 
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Batch, Loss
@@ -94,24 +94,6 @@ def test_learning_rate_follows_schedule_and_batch_size(tmp_path: Path) -> None:
     fit(objective, Given(batches), optimizers, steps=2, folder=tmp_path, config=config, schedules=schedules)
     assert seen == pytest.approx([2.0 * 0.1 * batches[0].seconds / 10, 2.0 * 0.2 * batches[1].seconds / 10])
     assert optimizers["model"].param_groups[0]["lr"] == 2.0
-
-
-class Adversaries(nn.Module):
-    """A generator that is told apart from ones by a discriminator; both losses come from one pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(5)
-            self.generator = nn.Linear(RATE, 2)
-            self.discriminator = nn.Linear(2, 1)
-
-    def losses(self, batch: Batch) -> dict[str, Loss]:
-        made = self.generator(batch.waveform[:, :RATE])
-        count = torch.tensor(float(len(batch)))
-        fooled = (self.discriminator(made) - 1) ** 2
-        told = self.discriminator(made.detach()) ** 2 + (self.discriminator(torch.ones_like(made)) - 1) ** 2
-        return {"generator": Loss(fooled.sum(), count), "discriminator": Loss(told.sum(), count)}
 
 
 def test_each_loss_moves_its_own_parameters_only(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from train_toy import make_batch, train, train_and_tell
+from train_toy import QUIET, Adversaries, ToyBatches, digest, make_batch, train, train_and_tell
 
 from sonorant.core.errors import ConfigError, DataError, TrainingError
 from sonorant.train.config import TrainConfig
 from sonorant.train.devices import make_fabric
 from sonorant.train.launch import launch
+from sonorant.train.loop import fit
 
 HERE = Path(__file__).parent
 
@@ -59,6 +60,25 @@ def test_sharded_workers_equal_unsharded_and_resume(tmp_path: Path, server: Any)
         launch(train_and_tell, 2, str(tmp_path / "fsdp"), sharded, 5, start_method="forkserver")
     resumed = launch(train_and_tell, 2, str(tmp_path / "fsdp"), sharded, start_method="forkserver")
     torch.testing.assert_close(_weights(resumed), _weights(plain), atol=1e-5, rtol=0)
+
+
+def adversaries(folder: str, accumulate: int, strategy: str = "auto") -> str:
+    """Two optimisers; what two workers share out, one accumulates."""
+    objective = Adversaries()
+    parts = {"generator": objective.generator, "discriminator": objective.discriminator}
+    optimizers = {name: torch.optim.SGD(part.parameters(), lr=0.1) for name, part in parts.items()}
+    config = TrainConfig(**{**QUIET, "accumulate": accumulate, "strategy": strategy})
+    batches = Alternating() if accumulate == 2 else lambda rank, world: ToyBatches(100, rank, world)
+    fit(objective, batches, optimizers, steps=5, folder=folder, config=config)
+    return digest(objective)
+
+
+def test_two_workers_equal_one_with_two_optimisers(tmp_path: Path, server: Any) -> None:
+    two = launch(adversaries, 2, str(tmp_path / "two"), 1, start_method="forkserver")
+    one = adversaries(str(tmp_path / "one"), 2)
+    torch.testing.assert_close(_weights(two), _weights(one), atol=1e-5, rtol=0)
+    with pytest.raises(ConfigError, match="'fsdp' takes one optimiser, got generator, discriminator"):
+        launch(adversaries, 2, str(tmp_path / "sharded"), 1, "fsdp", start_method="forkserver")
 
 
 def double(value: int) -> int:

@@ -46,6 +46,24 @@ class Regression(nn.Module):
         return {"model": Loss(total, valid.sum(), {"squared": total.detach()})}
 
 
+class Adversaries(nn.Module):
+    """A generator that is told apart from ones by a discriminator; both losses come from one pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.generator = nn.Linear(RATE, 2)
+            self.discriminator = nn.Linear(2, 1)
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        made = self.generator(batch.waveform[:, :RATE])
+        count = torch.tensor(float(len(batch)))
+        fooled = (self.discriminator(made) - 1) ** 2
+        told = self.discriminator(made.detach()) ** 2 + (self.discriminator(torch.ones_like(made)) - 1) ** 2
+        return {"generator": Loss(fooled.sum(), count), "discriminator": Loss(told.sum(), count)}
+
+
 def make_batch(index: int, size: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(index)
     seconds = torch.randint(1, 6, (size,), generator=generator)

@@ -65,6 +65,9 @@ class Session:
             for child in objective.children():
                 child.compile(dynamic=True)
         owners(objective, optimizers)
+        if config.strategy == "fsdp" and len(optimizers) > 1:
+            # Parameters are gathered for one backward pass and freed after it.
+            raise ConfigError(f"strategy 'fsdp' takes one optimiser, got {', '.join(optimizers)}; use 'ddp'")
         wrapped = LossModule(objective)
         with relink(wrapped, optimizers):
             module = self.fabric.setup_module(wrapped)
