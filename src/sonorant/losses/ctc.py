@@ -48,10 +48,12 @@ def _turned(lengths: Tensor, size: int) -> Int[Tensor, "batch size"]:
     return torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
 
 
-def _gather(values: Tensor, frames: Tensor, states: Tensor) -> Tensor:
-    """`values (batch, frame, state)` with both axes permuted in each item."""
-    values = torch.gather(values, 1, frames[:, :, None].expand(-1, -1, values.shape[2]))
-    return torch.gather(values, 2, states[:, None, :].expand(-1, values.shape[1], -1))
+def _spread(log_probs: Float[Tensor, "row frame vocab"], labels: Int[Tensor, "row state"]) -> Tensor:
+    """The score of each state at each frame, `(frame, state, row)`: whole columns are copied, which gather cannot."""
+    rows, num_frames, vocab_size = log_probs.shape
+    columns = labels.t() * rows + torch.arange(rows, device=labels.device)
+    flat = log_probs.permute(1, 2, 0).reshape(num_frames, vocab_size * rows)
+    return flat.index_select(1, columns.flatten()).view(num_frames, labels.shape[1], rows)
 
 
 class _Ctc(torch.autograd.Function):
@@ -61,40 +63,52 @@ class _Ctc(torch.autograd.Function):
     def forward(
         ctx: Any, log_probs: Tensor, lengths: Tensor, tokens: Tensor, tokens_lengths: Tensor, blank_id: int
     ) -> Tensor:
+        ctx.vocab_size = log_probs.shape[2]
         labels, skips = ctc_states(tokens, blank_id)
-        index = labels[:, None, :].expand(-1, log_probs.shape[1], -1)
         padding = padding_mask(lengths, log_probs.shape[1])
-        emissions = torch.gather(log_probs, 2, index).masked_fill_(padding[..., None], 0)  # (batch, frame, state)
+        entries = labels
+        if ctx.vocab_size > 2 * labels.shape[1]:  # a large vocabulary: go on with the entries that occur
+            log_probs = torch.gather(log_probs, 2, labels[:, None, :].expand(-1, log_probs.shape[1], -1))
+            entries = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+        log_probs = log_probs.masked_fill(padding[..., None], 0)
         num_states = 2 * tokens_lengths + 1
         batch = torch.arange(len(lengths), device=lengths.device)
         if ctx.needs_input_grad[0]:
-            turns = _turned(lengths, emissions.shape[1]), _turned(num_states, emissions.shape[2])
-            back_labels = torch.gather(labels, 1, turns[1])
-            _, back_skips = ctc_states(back_labels[:, 1::2], blank_id)
-            rows = torch.cat([emissions, _gather(emissions, *turns)]).permute(1, 2, 0).contiguous()
-            table = _recursion(rows, torch.cat([skips, back_skips]).t())
+            turns = _turned(lengths, log_probs.shape[1]), _turned(num_states, labels.shape[1])
+            turned = torch.gather(log_probs, 1, turns[0][..., None].expand_as(log_probs))
+            _, back_skips = ctc_states(torch.gather(labels, 1, turns[1])[:, 1::2], blank_id)
+            back_entries = torch.gather(entries, 1, turns[1])
+            emissions = _spread(torch.cat([log_probs, turned]), torch.cat([entries, back_entries]))
+            table = _recursion(emissions, torch.cat([skips, back_skips]).t())
         else:
-            table = _recursion(emissions.permute(1, 2, 0).contiguous(), skips.t())
+            table = _recursion(_spread(log_probs, entries), skips.t())
         last = table[(lengths - 1).clamp(min=0), :, batch]  # (batch, 2 + state)
         ends = torch.stack([num_states + 1, num_states], dim=1)  # last blank and last token, behind the two in front
         result = torch.logsumexp(torch.gather(last, 1, ends), dim=1)
         if ctx.needs_input_grad[0]:
-            forwards, backwards = table[:, 2:].permute(2, 0, 1).split(len(lengths))
-            # Both variables hold the frame's own emission, so one of them is taken off.
-            joint = (forwards + _gather(backwards, *turns)).sub_(emissions).sub_(result[:, None, None])
-            outside = padding[:, :, None] | padding_mask(num_states, joint.shape[2])[:, None, :]
-            posterior = joint.exp_().masked_fill_(outside, 0).nan_to_num_(nan=0.0, posinf=0.0)
-            ctx.save_for_backward(posterior, labels)
-            ctx.vocab_size = log_probs.shape[2]
+            outside = padding.t()[:, None, :] | padding_mask(num_states, labels.shape[1]).t()[None]
+            ctx.save_for_backward(_posterior(table, emissions, turns, result, outside), labels)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         posterior, labels = ctx.saved_tensors
-        index = labels[:, None, :].expand_as(posterior)
-        gradient = posterior.new_zeros(*posterior.shape[:2], ctx.vocab_size)
-        gradient.scatter_add_(2, index, posterior * gradients[0][:, None, None])
-        return gradient, None, None, None, None
+        gradient = posterior.new_zeros(posterior.shape[0], ctx.vocab_size, posterior.shape[2])
+        gradient.scatter_add_(1, labels.t().expand_as(posterior), posterior * gradients[0])
+        return gradient.permute(2, 0, 1), None, None, None, None
+
+
+def _posterior(
+    table: Tensor, emissions: Tensor, turns: tuple[Tensor, Tensor], result: Tensor, outside: Tensor
+) -> Float[Tensor, "frame state batch"]:
+    """Probability of each state at each frame, from the forward variables of items and of turned items."""
+    num_frames, num_states, batch = outside.shape
+    backwards = table[:, 2:, batch:].gather(0, turns[0].t()[:, None, :].expand(-1, num_states, -1))
+    columns = turns[1].t() * batch + torch.arange(batch, device=table.device)
+    backwards = backwards.view(num_frames, -1).index_select(1, columns.flatten()).view(outside.shape)
+    # Both variables hold the frame's own emission, so one of them is taken off.
+    joint = backwards.add_(table[:, 2:, :batch]).sub_(emissions[:, :, :batch]).sub_(result)
+    return joint.exp_().masked_fill_(outside, 0).nan_to_num_(nan=0.0, posinf=0.0)
 
 
 def ctc_scores(
