@@ -26,10 +26,10 @@ def active_samples(
     frame = max(1, round(FRAME_SECONDS * sample_rate))
     num_samples = waveform.shape[-1]
     num_frames = -(-num_samples // frame)
-    energy = silenced(waveform.detach(), lengths).to(wide(waveform)).square()
+    energy = silenced(waveform.detach(), lengths).square()
     energy = with_duration(energy if waveform.dim() == 2 else energy.mean(dim=1), num_frames * frame)
     counts = (lengths[:, None] - frame * torch.arange(num_frames, device=lengths.device)).clamp(1, frame)
-    power = energy.view(len(energy), num_frames, frame).sum(dim=2) / counts
+    power = energy.view(len(energy), num_frames, frame).sum(dim=2, dtype=wide(energy)) / counts
     floor = power.amax(dim=1, keepdim=True) * 10 ** (-range_db / 10)
     loud = ((power >= floor) & (power > 0)).repeat_interleave(frame, dim=1)[:, :num_samples]
     return loud & valid_mask(lengths, num_samples)
@@ -37,9 +37,9 @@ def active_samples(
 
 def mean_power(waveform: Float[Tensor, "batch *channel time"], mask: Bool[Tensor, "batch time"]) -> Tensor:
     """Mean square over the samples that `mask` marks (and channels), `(batch)`, float64; 0 where it marks none."""
-    square = waveform.to(wide(waveform)).square()
+    square = waveform.square()
     square = square if square.dim() == 2 else square.mean(dim=1)
-    return (square * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return (square * mask).sum(dim=1, dtype=wide(waveform)) / mask.sum(dim=1).clamp(min=1)
 
 
 def gain_for_snr(
