@@ -84,7 +84,7 @@ def estimate(
         probs, weights = _interpolate(order, kept, used[index], lower, num_histories)
         if levels:  # what this order leaves to the one below is stored with the history
             levels[-1].backoffs[:] = np.log(weights[kept_below])
-        keys = new_index[order.histories[kept]] * num_words + order.words[kept] if index else order.words
+        keys = new_index[order.histories[kept]] * num_words + order.words[kept] if index else order.words.astype(np.int64)
         levels.append(Level(keys, _safe_log(probs[kept]), np.zeros(int(kept.sum()))))
         lower, kept_below, new_index = probs, kept, np.cumsum(kept) - 1
     levels[0].log_probs[BEGIN] = LOG_ZERO
@@ -109,15 +109,23 @@ def _orders(counted: Sequence[CountedLevel], num_words: int) -> list[_Order]:
             histories, words = np.divmod(level.keys, num_words)
             below = result[-1]
             suffixes = (
-                words if index == 1 else find(counted[index - 1].keys, below.suffixes[histories] * num_words + words)
+                words
+                if index == 1
+                else find(counted[index - 1].keys, below.suffixes[histories].astype(np.int64) * num_words + words)
             )
             preceding = np.bincount(suffixes, minlength=len(below.raw))
-            below.adjusted = np.where(after_begin[-1], below.raw, preceding)
+            below.adjusted = _narrow(np.where(after_begin[-1], below.raw, preceding))
             after_begin.append(after_begin[-1][histories])
-        result.append(_Order(histories, words, suffixes, level.counts, level.counts))
+        counts = _narrow(level.counts)
+        result.append(_Order(_narrow(histories), _narrow(words), _narrow(suffixes), counts, counts))
     result[0].adjusted = result[0].adjusted.copy()
     result[0].adjusted[BEGIN] = 0
     return result
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """In 32 bits where that holds them: these arrays are most of what training keeps in memory."""
+    return values.astype(np.int32) if len(values) and values.max() < 2**31 else values
 
 
 def _predicted(order: _Order) -> np.ndarray:
