@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lhotse.qa import validate
 
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.data.synthetic import shards
@@ -63,7 +64,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     for name, workers in (("one", 1), ("two", 2), ("three", 3)):
         write_corpus(small(), tmp_path / name, workers, shard_size=4)
     assert digest(tmp_path / "one") == digest(tmp_path / "two") == digest(tmp_path / "three")
-    assert len(digest(tmp_path / "one")) == 1 + 24 + 7  # the claim, the audio, a manifest for each shard
+    assert len(digest(tmp_path / "one")) == 1 + 24 + 2 * 7  # the claim, the audio, two for each shard
 
 
 def test_splits_share_no_voice_and_no_sentence() -> None:
@@ -160,12 +161,30 @@ def test_a_stopped_writing_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shards, "utterance", failing)
     with pytest.raises(KeyboardInterrupt):
         write_corpus(config, tmp_path / "stopped", shard_size=5)
-    assert sorted(path.name for path in (tmp_path / "stopped" / "train").iterdir()) == ["0000000"]
+    assert [path.parent.name for path in (tmp_path / "stopped").glob("train/*/cuts.jsonl")] == ["0000000"]
     monkeypatch.setattr(shards, "utterance", lambda *arguments: (made.append(0), real(*arguments))[1])
     made.clear()
     write_corpus(config, tmp_path / "stopped", shard_size=5)
     assert len(made) == 24 - 5  # the finished shard is not made again
     assert digest(tmp_path / "stopped") == digest(tmp_path / "whole")
+
+
+def test_a_damaged_shard_is_written_again(tmp_path: Path) -> None:
+    config = small(dev=0, test=0)
+    write_corpus(config, tmp_path, shard_size=5)
+    whole = digest(tmp_path)
+    (tmp_path / "train" / "0000005" / "train-0000006.flac").write_bytes(b"")
+    (tmp_path / "train" / "0000010" / "cuts.jsonl").unlink()
+    write_corpus(config, tmp_path, shard_size=5)
+    assert digest(tmp_path) == whole
+
+
+def test_the_manifest_is_as_lhotse_writes_it(tmp_path: Path) -> None:
+    cut = write_corpus(small(train=1, dev=0, test=0), tmp_path)["train"][0]
+    line = (tmp_path / "train" / "0000000" / "cuts.jsonl").read_text("utf-8")
+    relative = shards.cut_of(utterance(small(), "train", 0), "train/0000000/train-0000000.flac")
+    assert json.loads(line) == json.loads(json.dumps(relative.to_dict()))
+    validate(cut, read_data=True)
 
 
 def test_another_configuration_does_not_mix_in(tmp_path: Path) -> None:

@@ -16,29 +16,8 @@ from sonorant.data.synthetic.voices import draw_voice, voice_file
 pytest.importorskip("espeakng_loader")
 
 VOICES = ["", *(voice_file(draw_voice(0, str(number)), whisper=number == 3) for number in range(5))]
-WORDS = tuple(
-    [
-        "turn",
-        "on",
-        "the",
-        "light",
-        "in",
-        "kitchen",
-        "please",
-        "call",
-        "anna",
-        "at",
-        "seven",
-        "thirty",
-        "what",
-        "is",
-        "weather",
-        "in",
-        "paris",
-        "on",
-        "monday",
-    ]
-)
+SAID = "turn on the light in kitchen please call anna at seven thirty what is weather in paris on monday"
+WORDS = tuple(SAID.split())
 Case = tuple[str, str, dict[str, int]]
 
 

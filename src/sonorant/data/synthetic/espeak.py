@@ -94,7 +94,7 @@ def speak(text: str, language: str = "en", voice_file: str = "", **parameters: i
         DataError: the text holds nothing to say.
     """
     library = _library(language.lower(), os.getpid())
-    data, events = library.speak(_JOINED.sub("\u00a0", text), voice_file, **parameters)
+    data, events = library.speak(_JOINED.sub("\u00a0", text), voice_file, phones=False, **parameters)
     samples = np.frombuffer(data, dtype=np.int16)
     phones = _phones(samples, [event for event in events if event[0] == EVENT_PHONE])
     if not any(phone.label != SILENCE for phone in phones):

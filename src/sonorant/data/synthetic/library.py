@@ -275,13 +275,13 @@ def _folder(pid: int) -> _Folder:
 @functools.cache
 def _languages() -> dict[str, str]:
     root = _folder(os.getpid()).lang
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         identifier = path.relative_to(root).as_posix()
         codes = [line.split()[1] for line in path.read_text("utf-8").splitlines() if line.startswith("language ")]
         for code in [path.name, *codes]:
             found.setdefault(code.lower(), identifier)
-    found["en"] = found.get("en-us", found["en"])  # one English everywhere in this package
+    found["en"] = found["en-us"]  # one English everywhere in this package
     return found
 
 

@@ -1,7 +1,8 @@
 """A synthetic corpus as files: shards of FLAC or WAV in 16 bits, and lhotse manifests beside them.
 
-A shard is a folder of audio and one manifest; it appears whole or not at all, so a stopped run goes on with the next. Every
-shard is a pure function of the configuration: any number of workers writes the same bytes.
+A shard is a folder of audio and a manifest, which is written last, beside a list of the files' sizes. A shard without its
+manifest, or with a file of another size (a machine that stopped before its disk did), is written again; a stopped run
+goes on with the next. Every shard is a pure function of the configuration: any number of workers writes the same bytes.
 """
 
 import json
@@ -13,14 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
+from lhotse import CutSet
 from lhotse.cut import MonoCut
-from lhotse.supervision import AlignmentItem
 
 from sonorant.core.config import content_hash, to_plain
 from sonorant.core.errors import ConfigError, DataError, unknown_name
-from sonorant.core.files import atomic_folder, atomic_write
-from sonorant.core.types import Segment
+from sonorant.core.files import atomic_write
 from sonorant.data.synthetic.corpus import SPLITS, SyntheticConfig, Utterance, num_utterances, utterance
 
 __all__ = ["cut_of", "read_shards", "write_shards"]
@@ -61,7 +60,7 @@ def write_shards(
         total = num_utterances(config, split)
         starts = range(0, total, shard_size)
         jobs += [(config, str(folder), split, s, min(s + shard_size, total), audio_format) for s in starts]
-    missing = [job for job in jobs if not _shard(folder, job[2], job[3]).is_dir()]
+    missing = [job for job in jobs if not _is_whole(_shard(folder, job[2], job[3]))]
     for done, job in enumerate(_mapped(missing, num_workers), start=1):
         _log.info("wrote shard %d of %d: %s", done, len(missing), job)
     return read_shards(folder, splits)
@@ -97,6 +96,15 @@ def _shard(folder: Path, split: str, start: int) -> Path:
     return folder / split / f"{start:07d}"
 
 
+def _is_whole(shard: Path) -> bool:
+    """Whether the manifest and all the files that belong to it are there, each of its size."""
+    try:
+        sizes = json.loads((shard / "sizes.json").read_text("utf-8"))
+        return (shard / "cuts.jsonl").is_file() and all((shard / n).stat().st_size == size for n, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
 def _mapped(jobs: list[tuple[Any, ...]], num_workers: int) -> Iterator[str]:
     if num_workers <= 1 or len(jobs) <= 1:
         yield from map(_write_shard, jobs)
@@ -113,47 +121,61 @@ def _write_shard(job: tuple[SyntheticConfig, str, str, int, int, str]) -> str:
     import soundfile
 
     config, folder, split, start, stop, audio_format = job
-    target = _shard(Path(folder), split, start)
-    with atomic_folder(target) as part:
-        lines = []
-        for index in range(start, stop):
-            item = utterance(config, split, index)
-            name = f"{item.id}.{audio_format}"
-            soundfile.write(part / name, item.samples, item.sample_rate, subtype="PCM_16")
-            cut = cut_of(item, f"{split}/{target.name}/{name}")
-            lines.append(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
-        (part / "cuts.jsonl").write_text("".join(lines), encoding="utf-8")
-    return f"{split}/{target.name}"
+    shard = _shard(Path(folder), split, start)
+    shard.mkdir(parents=True, exist_ok=True)
+    # What is in a manifest is whole; so the old one goes first. The sizes tell what a lost cache of the disk has taken:
+    # forcing each small file to the disk would take longer than making it.
+    (shard / "cuts.jsonl").unlink(missing_ok=True)
+    lines, sizes = [], {}
+    for index in range(start, stop):
+        item = utterance(config, split, index)
+        name = f"{item.id}.{audio_format}"
+        soundfile.write(shard / name, item.samples, item.sample_rate, subtype="PCM_16")
+        sizes[name] = (shard / name).stat().st_size
+        lines.append(json.dumps(_plain(item, f"{split}/{shard.name}/{name}"), ensure_ascii=False) + "\n")
+    for name, text in (("sizes.json", json.dumps(sizes, indent=0)), ("cuts.jsonl", "".join(lines))):
+        with atomic_write(shard / name) as file:
+            file.write(text.encode())
+    return f"{split}/{shard.name}"
 
 
 def _cuts(manifest: Path, folder: Path) -> Iterator[MonoCut]:
     with manifest.open(encoding="utf-8") as lines:
         for line in lines:
-            cut = MonoCut.from_dict({k: v for k, v in json.loads(line).items() if k != "type"})
+            cut = _cut(json.loads(line))
             cut.recording = cut.recording.with_path_prefix(folder.absolute())
             yield cut
 
 
 def cut_of(item: Utterance, path: str) -> MonoCut:
     """The utterance as lhotse's cut: times of words, syllables and phones as alignments, the rest as custom fields."""
-    rate, count = item.sample_rate, len(item.waveform)
-    source = AudioSource(type="file", channels=[0], source=path)
-    recording = Recording(
-        id=item.id, sources=[source], sampling_rate=rate, num_samples=count, duration=count / rate, channel_ids=[0]
-    )
+    return _cut(_plain(item, path))
+
+
+def _cut(plain: dict[str, Any]) -> MonoCut:
+    return MonoCut.from_dict({name: value for name, value in plain.items() if name != "type"})
+
+
+def _plain(item: Utterance, path: str) -> dict[str, Any]:
+    """The cut as lhotse writes it, made without its objects, which take longer than the waveform's last transform."""
+    seconds = len(item.waveform) / item.sample_rate
+    recording = {
+        "id": item.id, "sources": [{"type": "file", "channels": [0], "source": path}],
+        "sampling_rate": item.sample_rate, "num_samples": len(item.waveform), "duration": seconds, "channel_ids": [0],
+    }  # fmt: skip
     tiers = {"word": item.words, "syllable": item.syllables, "phone": item.phones}
-    supervision = SupervisionSegment(
-        id=item.id, recording_id=item.id, start=0.0, duration=count / rate, channel=0, text=item.text,
-        language=item.language, speaker=item.speaker, alignment={name: _items(tier) for name, tier in tiers.items()},
-        custom={
+    supervision = {
+        "id": item.id, "recording_id": item.id, "start": 0.0, "duration": seconds, "channel": 0, "text": item.text,
+        "language": item.language, "speaker": item.speaker,
+        "custom": {
             "intent": item.intent, "slots": dict(item.slots), "translations": dict(item.translations),
             "style": item.style,
         },
-    )  # fmt: skip
-    return MonoCut(
-        id=item.id, start=0.0, duration=count / rate, channel=0, supervisions=[supervision], recording=recording
-    )
-
-
-def _items(segments: tuple[Segment, ...]) -> list[AlignmentItem]:
-    return [AlignmentItem(s.label, round(s.start, 6), round(s.duration, 6)) for s in segments]
+        "alignment": {
+            name: [[s.label, round(s.start, 6), round(s.duration, 6), None] for s in tier] for name, tier in tiers.items()
+        },
+    }  # fmt: skip
+    return {
+        "id": item.id, "start": 0.0, "duration": seconds, "channel": 0, "supervisions": [supervision],
+        "recording": recording, "type": "MonoCut",
+    }  # fmt: skip

@@ -55,7 +55,7 @@ def _phase(hz: Array, rate: int) -> Array:
 def _filtered(draws: np.random.Generator, time: Array, rate: int, gain: Callable[[Array], Array]) -> Array:
     """Noise with a spectrum of the given shape."""
     spectrum = np.fft.rfft(draws.standard_normal(len(time)))
-    return np.fft.irfft(spectrum * gain(np.fft.rfftfreq(len(time), 1 / rate)), len(time))
+    return np.fft.irfft(spectrum * gain(np.fft.rfftfreq(len(time), 1 / rate).astype(np.float64)), len(time))
 
 
 def _onsets(draws: np.random.Generator, time: Array, per_second: float) -> list[float]:
