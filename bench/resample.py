@@ -3,8 +3,9 @@
     python bench/resample.py [--quick]
 
 One thread each, 10 s of float32. `alias dB` is the strongest line that tones beyond the new Nyquist frequency leave (or
-images of tones below the old one), `passband dB` the largest deviation of a tone's level within the quality's passband
-(to 0.9 of the lower Nyquist frequency for `high`, 0.81 for `fast`); both in double precision, where the filter shows and not the rounding.
+images of tones below the old one), `passband dB` the largest deviation of a tone's level within the quality's passband (to
+0.9 of the lower Nyquist frequency for `high`, 0.81 for `fast`); both in double precision, where the filter shows and not
+the rounding.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 `Framing` says where windows stand; `map_frames` runs a function over the rows of windows. On the way items are laid end
 to end in one signal, each on a multiple of the hop, so that all windows of a batch are one strided view without a copy,
-and the padding of a ragged batch is not computed at all.
+and the padding of a ragged batch is not computed at all. Accelerators and traced graphs take the padded batch as it is.
 """
 
 import math
@@ -24,7 +24,7 @@ Edges = Literal["snip", "mirror", "zero", "reflect"]
 
 WINDOWS = ("povey", "hann", "hamming", "blackman", "sine", "rectangular")
 
-# A block of rows whose temporaries stay in a core's L2 cache; accelerators take all rows at once.
+# A block of rows whose temporaries stay in a core's L2 cache.
 _BLOCK_ROWS = 256
 # Below this BLAS takes other kernels, which round differently; a short item would then differ from itself in a batch.
 _LEAST_ROWS = 16
@@ -113,9 +113,9 @@ class Framing:
             steps = torch.arange(-left, max(-left, time + right), device=waveform.device)
             if lengths is None:
                 return waveform[:, self._folded(steps, time)]
-            return self._gathered(waveform, steps.expand(len(lengths), -1), lengths)
+            return self._gathered(waveform, steps.expand(lengths.shape[0], -1), lengths)
         # Only the edges are gathered: the left one is shared, the right one moves with the length.
-        head = torch.arange(-left, 0, device=waveform.device)[None, :].expand(len(lengths), -1)
+        head = torch.arange(-left, 0, device=waveform.device)[None, :].expand(lengths.shape[0], -1)
         first = self._gathered(waveform, head, lengths)
         tail = lengths[:, None] + torch.arange(right, device=waveform.device)
         last = self._gathered(waveform, tail, lengths)
@@ -161,6 +161,8 @@ def map_frames(
     Returns:
         `(batch, frame, dim)`, as many frames as the longest item has, zeros beyond an item's own.
     """
+    if torch.compiler.is_compiling() or waveform.device.type != "cpu":
+        return _map_dense(waveform, lengths, framing, work, dim)
     ragged = lengths is not None and bool((lengths != waveform.shape[1]).any())
     if not ragged:
         return _map_even(framing.extend(waveform, None), waveform.shape[1], framing, work, dim)
@@ -183,6 +185,22 @@ def map_frames(
     return torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
 
 
+def _map_dense(
+    waveform: Tensor, lengths: Tensor | None, framing: Framing, work: Callable[[Tensor], Tensor], dim: int
+) -> Tensor:
+    """Padding and all, in few large steps: for accelerators, and for graphs, which must not look at lengths."""
+    count = framing.geometry.output_lengths(waveform.shape[1])
+    if lengths is not None:
+        waveform = zero_padding(waveform, lengths)
+    rows = framing.extend(waveform, lengths).unfold(1, framing.size, framing.hop)[:, :count]
+    values = work(rows.reshape(-1, framing.size)).view(waveform.shape[0], count, dim)
+    if lengths is None:
+        return values
+    counts = framing.geometry.output_lengths(lengths)
+    values = zero_padding(values, counts)
+    return values if torch.compiler.is_compiling() else values[:, : int(counts.max()) if len(counts) else 0]
+
+
 def _map_even(extended: Tensor, time: int, framing: Framing, work: Callable[[Tensor], Tensor], dim: int) -> Tensor:
     """Items of one length."""
     batch, count = extended.shape[0], framing.geometry.output_lengths(time)
@@ -203,7 +221,7 @@ def _map_rows(rows: Tensor, work: Callable[[Tensor], Tensor], total: int = 0) ->
         blocks = [work(F.pad(rows, (0, 0, 0, _LEAST_ROWS - count)))[:count]]
     else:
         # The last block takes the remainder with it, so that none is small.
-        block = count if rows.device.type != "cpu" else _BLOCK_ROWS * torch.get_num_threads()
+        block = _BLOCK_ROWS * torch.get_num_threads()
         starts = list(range(0, max(1, count - block + 1), block))
         ends = [*starts[1:], count]
         blocks = [work(rows[start:end]) for start, end in zip(starts, ends, strict=True)]

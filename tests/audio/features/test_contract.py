@@ -1,5 +1,6 @@
 """The battery over every features module; kinds and edges that matter for padding each in one configuration."""
 
+import jaxtyping
 import pytest
 import torch
 from tests.contracts.features import check_batch_equals_single, check_features, check_lengths
@@ -55,3 +56,45 @@ def test_battery_catches_wrong_lengths() -> None:
     module.output_lengths = lambda lengths: lengths // 160  # type: ignore[method-assign]
     with pytest.raises((AssertionError, RuntimeError)):
         check_lengths(module, 4800)
+
+
+@pytest.mark.parametrize(
+    "name", ["fbank", "fbank, mirrored edges, raw energy", "mfcc", "mel, log, reflected", "gammatone"]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_exported_equals_eager(name: str) -> None:
+    """Traced once, for any batch and any length; the graph computes the padding too and gives the same."""
+    auto = torch.export.Dim.AUTO
+    module = MODULES[name]()
+    example = (torch.randn(2, 6000), torch.tensor([6000, 4000]))
+    jaxtyping.config.update("jaxtyping_disable", True)  # symbolic sizes are no ints to a type checker
+    try:
+        exported = torch.export.export(
+            _Values(module), example, dynamic_shapes=({0: auto, 1: auto}, {0: auto}), strict=False
+        )
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    program = exported.module()
+    waveform, lengths = torch.randn(3, 9999), torch.tensor([9999, 3000, 40])
+    assert torch.equal(program(waveform, lengths), module(waveform, lengths).values)
+
+
+class _Values(torch.nn.Module):
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.module(waveform, lengths).values
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_dense_path_equals_packed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What accelerators compute, on this processor."""
+    module = MODULES[name]()
+    waveform, lengths = torch.randn(4, 6000), torch.tensor([6000, 3000, 40, 0])
+    waveform[1, 3000:] = float("nan")
+    packed, whole = module(waveform, lengths), module(waveform[:1])
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(module(waveform, lengths).values, packed.values)
+    assert torch.equal(module(waveform[:1]).values, whole.values)

@@ -143,5 +143,5 @@ class Gammatone(nn.Module):
         """Features of each item; zeros beyond an item's own frames."""
         values = map_frames(waveform, lengths, self.framing, self._rows, self.dim)
         if lengths is None:
-            lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
         return Features(values, self.output_lengths(lengths), self.frame_rate)

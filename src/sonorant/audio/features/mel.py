@@ -170,7 +170,7 @@ class Mel(nn.Module):
         """Features of each item; zeros beyond an item's own frames."""
         values = map_frames(waveform, lengths, self.framing, self._rows, self.dim)
         if lengths is None:
-            lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
         return Features(values, self.output_lengths(lengths), self.frame_rate)
 
 
@@ -205,7 +205,7 @@ class WhisperMel(nn.Module):
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
         """Features of each item; zeros beyond an item's own frames."""
         if lengths is None:
-            lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
         silent = F.pad(zero_padding(waveform, lengths), (0, 200))
         frames = self.output_lengths(lengths)
         values = self.mel(silent, lengths + 200).values[:, : int(frames.max()) if len(frames) else 0]
