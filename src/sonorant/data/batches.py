@@ -46,15 +46,19 @@ class BatchConfig:
     max_seconds: float = 120.0
     """Seconds of audio in a batch, padding included: items × longest item."""
     max_items: int | None = None
+    """Items in a batch, at most; None for no limit."""
     max_tokens: int | None = None
     """Tokens in a batch, padding included; of the label named by `token_label`."""
     token_label: str = "tokens"
+    """Label that `max_tokens` counts."""
     quadratic_seconds: float | None = None
     """Where set, d seconds count as d + d²/quadratic_seconds: 15 to 40 even out the cost of attention."""
     num_buckets: int = 30
     """Groups of similar durations, at most; a corpus of few batches gets fewer."""
     min_item_seconds: float = 0.0
+    """Shorter items are left out."""
     max_item_seconds: float | None = None
+    """Longer items are left out; None keeps all."""
     sample_rate: int = 16000
     """Hz; audio of another rate is resampled."""
     channels: int | None = None

@@ -6,7 +6,7 @@ A recipe is a module with `CARD`, a frozen `Config`, `PRESETS` (name → functio
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.workspace import Workspace
@@ -22,6 +22,7 @@ RECIPES: dict[str, str] = {
 }
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """What a recipe's module holds."""
 
