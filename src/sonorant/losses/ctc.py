@@ -93,9 +93,13 @@ class _Ctc(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         posterior, labels = ctx.saved_tensors
-        gradient = posterior.new_zeros(posterior.shape[0], ctx.vocab_size, posterior.shape[2])
-        gradient.scatter_add_(1, labels.t().expand_as(posterior), posterior * gradients[0])
-        return gradient.permute(2, 0, 1), None, None, None, None
+        weighted = posterior.permute(2, 0, 1) * gradients[0][:, None, None]  # (batch, frame, state)
+        if ctx.vocab_size <= 128:  # a product with a table of ones is faster than adding entry by entry
+            table = torch.nn.functional.one_hot(labels, ctx.vocab_size).to(weighted.dtype)
+            return torch.bmm(weighted, table), None, None, None, None
+        gradient = posterior.new_zeros(*weighted.shape[:2], ctx.vocab_size)
+        gradient.scatter_add_(2, labels[:, None, :].expand_as(weighted), weighted)
+        return gradient, None, None, None, None
 
 
 def _posterior(
@@ -107,8 +111,10 @@ def _posterior(
     columns = turns[1].t() * batch + torch.arange(batch, device=table.device)
     backwards = backwards.view(num_frames, -1).index_select(1, columns.flatten()).view(outside.shape)
     # Both variables hold the frame's own emission, so one of them is taken off.
-    joint = backwards.add_(table[:, 2:, :batch]).sub_(emissions[:, :, :batch]).sub_(result)
-    return joint.exp_().masked_fill_(outside, 0).nan_to_num_(nan=0.0, posinf=0.0)
+    # An item without any alignment has −∞ everywhere; +∞ in place of its sum makes its posteriors 0, not NaN.
+    total = result.masked_fill(result == _NEVER, float("inf"))
+    joint = backwards.add_(table[:, 2:, :batch]).sub_(emissions[:, :, :batch]).sub_(total)
+    return joint.exp_().masked_fill_(outside, 0)
 
 
 def ctc_scores(
