@@ -12,9 +12,9 @@ The wheel `espeakng-loader` ships library and data; no system package, subproces
 """
 
 import _ctypes
-import atexit
 import ctypes
 import functools
+import multiprocessing.util
 import os
 import shutil
 import struct
@@ -268,7 +268,8 @@ def _folder(pid: int) -> _Folder:
         if os.getpid() == pid:
             shutil.rmtree(folder.root, ignore_errors=True)
 
-    atexit.register(remove)
+    # Run at the end of a worker process too, which atexit is not.
+    multiprocessing.util.Finalize(None, remove, exitpriority=10)
     return folder
 
 
