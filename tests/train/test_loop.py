@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from train_toy import OFF, QUIET, Regression, ToyBatches, digest, mean_error, toy_optimizers, train
 
-from sonorant.core.errors import CheckpointError, ConfigError, DataError, TrainingError
+from sonorant.core.errors import CheckpointError, ConfigError, DataError, MissingPackage, TrainingError
 from sonorant.core.types import Batch, Loss, Score
 from sonorant.train.checkpoint import restore_weights
 from sonorant.train.config import DoctorConfig, TrainConfig
@@ -198,3 +200,19 @@ def test_quiet_when_not_a_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[
     told = capfd.readouterr()
     assert told.out == ""
     assert told.err == ""
+
+
+def test_without_lightning_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setitem(sys.modules, "lightning.fabric", None)
+    with pytest.raises(MissingPackage, match=r"lightning is needed for training .* pip install 'sonorant\[train\]'"):
+        train(tmp_path, steps=1)
+
+
+def test_the_loop_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, sonorant.train.loop; print([m for m in ('lightning', 'tensorboard', 'rich') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[]"

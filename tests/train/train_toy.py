@@ -156,6 +156,8 @@ def train_and_tell(folder: str, options: dict[str, Any], kill_at: int = 0, termi
 
 def strike(cls: Any, at: int, number: int = signal.SIGKILL) -> None:
     """Sends this process a signal in the midst of its `at`-th batch of this session."""
+    # Loader processes look only so often whether whoever feeds them still lives, and the test waits for them too.
+    torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL = 0.2
     calls = 0
     losses = cls.losses
 

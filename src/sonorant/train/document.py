@@ -30,7 +30,7 @@ def split_document(value: Any, name: str = "state") -> tuple[Any, dict[str, Tens
 
     >>> plain, tensors = split_document({"a": [1, torch.ones(2)]})
     >>> plain, list(tensors)
-    ({'a': [1, {'$tensor': 'state.a.0'}]}, ['state.a.0'])
+    ({'a': [1, {'$tensor': 'state.a.1'}]}, ['state.a.1'])
     """
     tensors: dict[str, Tensor] = {}
     return _split(value, name, tensors), tensors

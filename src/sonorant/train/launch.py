@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from types import FrameType
@@ -74,20 +75,21 @@ class _Worker:
     rank: int
     process: Any
     pipe: Connection
-    outcome: tuple[Any, ...] = ("running",)
+    outcome: tuple[Any, ...] = field(default=("running",))
     value: Any = None
     done: bool = field(default=False)
 
     def read(self) -> None:
         """Takes what the worker sent, or notes that it died without a word."""
-        try:
-            self.outcome = self.pipe.recv() if self.pipe.poll() or self.process.is_alive() else ("died",)
-        except EOFError:
-            self.outcome = ("died",)
+        told: tuple[Any, ...] = ("died",)
+        # The pipe is ready; where it holds nothing, the worker closed it by dying.
+        with suppress(EOFError):
+            told = self.pipe.recv()
+        self.outcome = told
         self.process.join()
         self.done = True
-        if self.outcome[0] == "value":
-            self.value = self.outcome[1]
+        if told[0] == "value":
+            self.value = told[1]
 
 
 def _await(workers: list[_Worker]) -> None:

@@ -37,8 +37,8 @@ class ProgressBar:
         """`speed` in seconds of audio trained on in each second."""
         if self._bar is None:
             return
-        loss = " ".join(f"{value:.4g}" for value in losses.values())
-        rate = " ".join(f"{value:.2e}" for value in rates.values())
+        loss = " ".join(f"{value:.4g}" for value in losses.values()) or "–"
+        rate = " ".join(f"{value:.2e}" for value in rates.values()) or "–"
         self._bar.update(self._task, completed=step, loss=loss, lr=rate, speed=f"{speed:.0f} audio-s/s")
 
     def close(self) -> None:

@@ -104,6 +104,7 @@ class Session:
             if self.ema is not None:
                 self.ema.update()
         self.meter.add(result)
+        self._bar.update(self.step, result.losses, result.rates, self.meter.speed())
         if self._diagnose is not None and _every(self.step, self.config.doctor.diagnose_every):
             self._examine()
         stop, save = result.requests
@@ -192,7 +193,6 @@ class Session:
             with disk_errors("the log", "the last checkpoint stands"):
                 self._log.row(self.step, row)
             logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        self._bar.update(self.step, self.meter.losses, self.meter.rates, speed)
 
     # --- checkpoints ----------------------------------------------------------------------------------------------------
 
