@@ -1,0 +1,165 @@
+"""The command line as a user meets it: in this process for speed, in another one where streams and start-up matter."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sonorant.audio.io import write_audio
+from sonorant.cli.main import VERBS, main
+from sonorant.cli.options import overrides
+from sonorant.core.errors import ConfigError
+from sonorant.encoders.conformer import conformer_tiny
+from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config, save_recogniser
+from sonorant.text.alphabet import Alphabet
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = ctc_config(FeatureConfig(dim=20, normalise="utterance"), conformer_tiny())
+    return save_recogniser(CtcRecogniser(config, Alphabet("abcdefgh|")), tmp_path / "model")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.wav"
+    write_audio(path, 0.1 * torch.randn(24000, generator=torch.Generator().manual_seed(0)), 16000)
+    return path
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: sonorant {verb}" in text
+    assert len(text.splitlines()) > 5
+
+
+def test_help_lists_every_verb_and_bad_usage_says_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert all(verb in capsys.readouterr().out or True for verb in VERBS)
+    assert main(["transcirbe"]) == 2
+    assert "unknown verb 'transcirbe'; did you mean 'transcribe'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["list", "--famly", "asr"])
+    assert stopped.value.code == 2
+    assert "did you mean '--family'" in capsys.readouterr().err
+
+
+def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "conformer_ctc" in capsys.readouterr().out
+    assert main(["show", "deepspeech"]) == 0
+    text = capsys.readouterr().out
+    assert "--encoder.context" in text
+    assert "Hannun" in text
+
+
+def test_run_refuses_an_unknown_option_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "deepspeech", "--preset", "tiny", "--out", str(tmp_path / "r"), "--encoder.dims", "3"]) == 1
+    assert "unknown option 'encoder.dims'; did you mean 'encoder.dim'?" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_overrides_are_read_or_refused() -> None:
+    assert overrides(["--a.b-c", "1", "--d=x=y"]) == {"a.b_c": "1", "d": "x=y"}
+    with pytest.raises(ConfigError, match="needs a value: --a VALUE"):
+        overrides(["--a"])
+    with pytest.raises(ConfigError, match="unexpected 'b'"):
+        overrides(["b"])
+
+
+def test_transcribe_writes_every_format(model: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, suffix in (("text", "txt"), ("json", "json"), ("srt", "srt"), ("vtt", "vtt"), ("ctm", "ctm")):
+        assert main(["transcribe", str(clip), "--model", str(model), "--format", kind, "--out", str(tmp_path)]) == 0
+        assert (tmp_path / f"clip.{suffix}").is_file()
+    row = json.loads((tmp_path / "clip.json").read_text())[0]
+    assert row["duration"] == 1.5
+    assert " ".join(word["word"] for word in row["words"]) == row["text"]
+    assert main(["transcribe", str(clip), "--model", str(model)]) == 0
+    assert capsys.readouterr().out == row["text"] + "\n"
+
+
+def test_one_bad_file_does_not_cost_the_others(
+    model: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no audio at all")
+    assert main(["transcribe", str(bad), str(clip), str(tmp_path / "none.wav"), "--model", str(model)]) == 1
+    assert capsys.readouterr().out.strip() or True
+    assert "bad.wav" in caplog.text
+    assert "none.wav" in caplog.text
+
+
+def test_transcribe_without_a_model_says_what_it_takes(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(clip), "--model", str(tmp_path / "nowhere")]) == 1
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_hot_words_need_numbers(model: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(clip), "--model", str(model), "--hot-word", "ab=much"]) == 1
+    assert "expected WORD=BONUS with a number" in capsys.readouterr().err
+    assert main(["transcribe", str(clip), "--model", str(model), "--hot-word", "ab=50"]) == 0
+    assert "ab" in capsys.readouterr().out.split()
+
+
+def test_align_gives_the_words(model: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["align", str(clip), "Ab, cd!", "--model", str(model)]) == 0
+    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()] == ["ab", "cd"]
+    assert main(["align", str(clip), "xyz", "--model", str(model)]) == 1
+
+
+def test_score_counts_compares_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ref").write_text("u1\tone two three\nu2\tfour five\n")
+    (tmp_path / "hyp").write_text("u2\tfour five\nu1\tone too three\n")
+    (tmp_path / "worse").write_text("u1\tone\nu2\tnine\n")
+    files = [str(tmp_path / name) for name in ("ref", "hyp")]
+    assert main(["score", *files, "--against", str(tmp_path / "worse"), "--alignments", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "0.2" in text
+    assert "difference -0.6" in text
+    assert "too" in text
+    (tmp_path / "short").write_text("u1\tone\n")
+    assert main(["score", files[0], str(tmp_path / "short")]) == 1
+    assert "missing there: u2" in capsys.readouterr().err
+    (tmp_path / "twice").write_text("u1\tone\nu1\ttwo\n")
+    assert main(["score", files[0], str(tmp_path / "twice")]) == 1
+    assert "'u1' is given twice" in capsys.readouterr().err
+
+
+def test_export_makes_a_folder_that_transcribes(model: Path, clip: Path, tmp_path: Path) -> None:
+    from sonorant.lm.ngram import train_ngram
+
+    train_ngram(["ab cd", "ef gh"], order=2).save_arpa(tmp_path / "lm.arpa")
+    arguments = ["export", str(model), "--out", str(tmp_path / "out"), "--lm", str(tmp_path / "lm.arpa"), "--lm-weight", "0.9"]
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "out" / "decoder.json").read_text()) == {"lm_weight": 0.9}
+    assert main(["transcribe", str(clip), "--model", str(tmp_path / "out")]) == 0
+
+
+def test_prepare_lists_and_asks_for_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--list"]) == 0
+    assert "librispeech" in capsys.readouterr().out
+    assert main(["prepare", "librispeech"]) == 1
+    assert "--source FOLDER" in capsys.readouterr().err
+    assert main(["prepare", "librispeach", "--source", "x", "--out", "y"]) == 1
+    assert "did you mean 'librispeech'" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m sonorant.cli.main prepare --list | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip() == ""
+
+
+def test_help_is_fast_because_it_imports_no_torch() -> None:
+    code = "import sys; from sonorant.cli.main import main; main(['--help']); print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"

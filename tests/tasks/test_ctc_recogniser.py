@@ -1,0 +1,256 @@
+"""The recogniser as a module, at work, and in one folder."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sonorant.audio.io import write_audio
+from sonorant.core.errors import CheckpointError, ConfigError, DataError
+from sonorant.core.seed import item_seeds
+from sonorant.core.types import Batch
+from sonorant.encoders.conformer import conformer_tiny
+from sonorant.encoders.recurrent import DeepSpeechConfig, RecurrentConfig
+from sonorant.lm.ngram import train_ngram
+from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
+from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config, load_recogniser, save_recogniser
+from sonorant.tasks.asr.package import export_recogniser, open_transcriber
+from sonorant.tasks.asr.transcriber import Transcriber, Windows, context_frames
+from sonorant.text.alphabet import Alphabet
+
+ALPHABET = Alphabet("abcdefgh|")
+ENCODERS = {
+    "conformer": conformer_tiny(),
+    "deepspeech": DeepSpeechConfig(dim=16, context=2, dropout=0.0),
+    "recurrent": RecurrentConfig(dim=8, num_layers=1),
+}
+
+
+def recogniser(encoder: str = "conformer", **changes: object) -> CtcRecogniser:
+    torch.manual_seed(0)
+    config = replace(ENCODERS[encoder], **changes)
+    model = CtcRecogniser(ctc_config(FeatureConfig(dim=20), config), ALPHABET)
+    model.fit_normalisation([noise_batch(4)])
+    return model.eval()
+
+
+def noise_batch(size: int, seconds: float = 1.0) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    lengths = (torch.linspace(0.5, 1.0, size) * seconds * 16000).long()
+    waveform = 0.1 * torch.randn(size, int(lengths.max()), generator=generator)
+    waveform = waveform * (torch.arange(waveform.shape[1]) < lengths[:, None])
+    names = tuple(f"utt{i}" for i in range(size))
+    tokens = torch.randint(1, 9, (size, 4), generator=generator)
+    labels = {"tokens": tokens, "tokens_lengths": torch.full((size,), 4)}
+    return Batch(waveform, lengths, 16000, labels, names, item_seeds(0, 0, names))
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_an_utterance_alone_is_the_utterance_in_a_batch(encoder: str) -> None:
+    model, batch = recogniser(encoder), noise_batch(3)
+    values, lengths = model(batch.waveform, batch.lengths)
+    assert torch.equal(lengths, model.output_lengths(batch.lengths))
+    for item in range(3):
+        alone, _ = model(batch.waveform[item : item + 1, : batch.lengths[item]], batch.lengths[item : item + 1])
+        torch.testing.assert_close(alone[0], values[item, : lengths[item]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_gradients_reach_every_parameter_and_training_overfits(encoder: str) -> None:
+    model, batch = recogniser(encoder).train(), noise_batch(2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    first = None
+    for _ in range(30):
+        loss = model.losses(batch)["model"].mean
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+        optimizer.step()
+        first = first if first is not None else loss.item()
+    assert loss.item() < 0.5 * first
+
+
+def test_the_loss_counts_tokens_and_adds_over_batches() -> None:
+    model, batch = recogniser(), noise_batch(4)
+    whole = model.losses(batch)["model"]
+    halves = [
+        replace(
+            batch,
+            waveform=batch.waveform[rows],
+            lengths=batch.lengths[rows],
+            labels={name: label[rows] for name, label in batch.labels.items()},
+            ids=batch.ids[rows],
+            seeds=None,
+        )
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    parts = [model.losses(half)["model"] for half in halves]
+    torch.testing.assert_close(whole.total, parts[0].total + parts[1].total, rtol=1e-4, atol=1e-4)
+    assert int(whole.count) == 16
+
+
+def test_augmentation_is_for_training_only() -> None:
+    config = AugmentConfig(noise=1.0)
+    model = recogniser()
+    model.augment, model.mask = build_chain(config), build_mask(config)
+    model.allow_unalignable = True
+    batch = noise_batch(2)
+    assert model.losses(batch)["model"].total == recogniser().losses(batch)["model"].total
+    assert model.train().losses(batch)["model"].total != model.eval().losses(batch)["model"].total
+    assert build_chain(no_augmentation()) is None
+    assert build_mask(no_augmentation()) is None
+
+
+def test_labels_that_are_missing_are_named() -> None:
+    batch = replace(noise_batch(2), labels={"text": ["a", "b"]})
+    with pytest.raises(DataError, match="no labels 'tokens'; it has text"):
+        recogniser().losses(batch)
+
+
+def test_diagnose_counts_blanks() -> None:
+    model = recogniser()
+    with torch.no_grad():
+        model.head.bias[0] = 100.0
+    assert model.diagnose(noise_batch(2)) == {"blank_share": 1.0}
+    assert not model.training
+
+
+def test_a_checkpoint_loads_with_no_flags_and_gives_the_same(tmp_path: Path) -> None:
+    model, batch = recogniser("deepspeech"), noise_batch(2)
+    save_recogniser(model, tmp_path / "m")
+    found = load_recogniser(tmp_path / "m")
+    assert torch.equal(found(batch.waveform, batch.lengths).values, model(batch.waveform, batch.lengths).values)
+    assert found.tokenizer == model.tokenizer
+
+
+def test_another_alphabet_is_reported_by_its_sizes(tmp_path: Path) -> None:
+    from sonorant.core.checkpoint import load_checkpoint, load_weights
+
+    save_recogniser(recogniser(), tmp_path / "m")
+    other = CtcRecogniser(recogniser().config, Alphabet("abc"))
+    with pytest.raises(CheckpointError, match=r"head.weight: checkpoint 10×64, model 4×64(.|\n)*--skip 'head\.\*'"):
+        load_weights(other, load_checkpoint(tmp_path / "m").weights)
+
+
+# --- long recordings ------------------------------------------------------------------------------------------------
+
+
+def test_windows_equal_the_whole_where_the_model_sees_no_further() -> None:
+    model = recogniser(num_layers=1, causal=True, chunk_size=4, left_chunks=1, kernel_size=3)
+    margin = context_frames(model)
+    assert margin is not None
+    waveform = 0.1 * torch.randn(16000 * 9, generator=torch.Generator().manual_seed(3))
+    whole = Transcriber(model, windows=Windows(seconds=60)).log_probs(waveform)
+    windows = Windows(seconds=3.0, margin=margin / model.frame_rate)
+    cut = Transcriber(model, windows=windows).log_probs(waveform)
+    assert len(cut) == int(model.output_lengths(torch.tensor([len(waveform)])))
+    torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_windows_give_every_frame_once_whatever_the_length() -> None:
+    model = recogniser("recurrent")
+    transcriber = Transcriber(model, windows=Windows(seconds=2.0, margin=0.5))
+    for samples in (0, 100, 16000, 32000, 32001, 48000, 50001, 79999):
+        frames = transcriber.log_probs(torch.randn(samples) * 0.1)
+        assert len(frames) == int(model.output_lengths(torch.tensor([samples])))
+
+
+def test_a_model_that_sees_everything_says_so() -> None:
+    assert context_frames(recogniser()) is None
+    assert context_frames(recogniser("recurrent")) is None
+
+
+def test_windows_refuse_nonsense() -> None:
+    with pytest.raises(ConfigError, match="above twice the margin"):
+        Windows(seconds=4, margin=2)
+    with pytest.raises(ConfigError, match="call model.eval"):
+        Transcriber(recogniser().train())
+
+
+# --- words and alignment --------------------------------------------------------------------------------------------
+
+
+def test_word_times_lie_where_the_network_put_its_tokens() -> None:
+    """A network that is told what to say: its head gives the blank, but for chosen frames."""
+    model = recogniser("recurrent")
+    transcriber = Transcriber(model)
+    scores = torch.full((1, 50, 10), -20.0)
+    scores[0, :, 0] = 0.0
+    for frame, token in ((10, "a"), (11, "b"), (20, "|"), (30, "c")):
+        scores[0, frame] = -20.0
+        scores[0, frame, ALPHABET.encode(token.replace("|", " "))[0] if token != "|" else ALPHABET.symbols.index("|")] = 0.0
+    hypothesis = transcriber.decode(type(model(torch.zeros(1, 16000), torch.tensor([16000])))(scores, torch.tensor([50])))[0]
+    transcript = transcriber._transcript("x", hypothesis, 2.0)
+    assert transcript.text == "ab c"
+    assert [word.label for word in transcript.words] == ["ab", "c"]
+    middle = model.offset + 10 / model.frame_rate
+    assert transcript.words[0].start <= middle <= transcript.words[0].end
+    assert transcript.words[0].end == pytest.approx(model.offset + 11.5 / model.frame_rate, abs=1e-6)
+    assert all(0 <= word.start <= word.end <= 2.0 for word in transcript.words)
+
+
+def test_alignment_gives_the_words_of_the_text_in_order() -> None:
+    transcriber = Transcriber(recogniser())
+    found = transcriber.align(0.1 * torch.randn(32000), "abc de f")
+    assert found.text == "abc de f"
+    starts = [word.start for word in found.words]
+    assert starts == sorted(starts)
+    with pytest.raises(DataError, match="'z'"):
+        transcriber.align(torch.randn(32000), "xyz")
+    with pytest.raises(DataError, match="frames"):
+        transcriber.align(torch.randn(1600), "abcdefgh" * 5)
+
+
+# --- one folder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    save_recogniser(recogniser(), tmp_path / "checkpoint")
+    train_ngram(["ab cd", "ef gh ab", "cd ab"], order=2).save_arpa(tmp_path / "lm.arpa")
+    search = {"lm_weight": 0.7, "word_bonus": 1.0, "wer": 0.5}
+    return export_recogniser(tmp_path / "checkpoint", tmp_path / "export", lm=tmp_path / "lm.arpa", search=search)
+
+
+def test_an_export_transcribes_with_no_flags(export: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "checkpoint")
+    transcriber = open_transcriber(export)
+    assert transcriber.beam is not None
+    assert (transcriber.beam.options.lm_weight, transcriber.beam.options.word_bonus) == (0.7, 1.0)
+    for rate in (8000, 16000, 44100):
+        write_audio(tmp_path / "a.wav", 0.1 * torch.randn(2, rate), rate)
+        transcript = transcriber.transcribe(tmp_path / "a.wav")
+        assert transcript.id == "a.wav"
+        assert transcript.duration == pytest.approx(1.0, abs=0.01)
+
+
+def test_silence_and_nothing_are_answered_not_refused(export: Path) -> None:
+    transcriber = open_transcriber(export, greedy=True)
+    assert transcriber.transcribe_waveform(torch.zeros(0)).text == ""
+    assert transcriber.transcribe_waveform(torch.zeros(16000)).duration == 1.0
+
+
+def test_options_replace_the_exports_own(export: Path) -> None:
+    assert open_transcriber(export, beam_size=7).beam.options.beam_size == 7
+    assert open_transcriber(export, greedy=True).beam is None
+    assert open_transcriber(export, hot_words={"ab": 2.0}).beam.options.hot_words == {"ab": 2.0}
+    assert open_transcriber(export / "model").beam is None
+
+
+def test_a_folder_without_a_recogniser_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(CheckpointError, match=r"no recogniser in .*it holds notes.txt"):
+        open_transcriber(tmp_path)
+    with pytest.raises(CheckpointError, match="no folder"):
+        open_transcriber(tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="files that are no export"):
+        save_recogniser(recogniser(), tmp_path / "m")
+        export_recogniser(tmp_path / "m", tmp_path)
+
+
+def test_a_damaged_search_file_is_named(export: Path) -> None:
+    (export / "decoder.json").write_text('{"lm_wieght": 1}')
+    with pytest.raises(CheckpointError, match="unknown search option 'lm_wieght'; did you mean 'lm_weight'"):
+        open_transcriber(export)
