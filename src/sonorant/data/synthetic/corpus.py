@@ -31,16 +31,9 @@ from sonorant.data.synthetic.voices import Voice, draw_voice, pitch_setting, sty
 from sonorant.data.synthetic.words import free_words
 
 __all__ = [
-    "SPLITS",
-    "SyntheticConfig",
-    "Utterance",
-    "iterate",
-    "num_utterances",
-    "speak",
-    "split_voices",
-    "utterance",
-    "write_corpus",
-]
+    "SPLITS", "Sentence", "SyntheticConfig", "Utterance", "iterate", "num_utterances", "sentence", "speak",
+    "split_voices", "utterance", "write_corpus",
+]  # fmt: skip
 
 SPLITS = ("train", "dev", "test")
 _LARGEST_TABLE = 32

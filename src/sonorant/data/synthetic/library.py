@@ -46,7 +46,7 @@ _OWNERS = (
 _EVENT = struct.Struct("iIiiiiP8s")
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
-_MOST_STATES = 400
+_MOST_STATES = 256
 """Voices whose state is kept, 110 kB each; a state is made again in some 0.2 ms."""
 
 State = list[tuple[int, bytes]]

@@ -60,7 +60,8 @@ def record(
     spectrum = rfft(samples.astype(np.float32), inside)
     bins = outside // 2 + 1
     if bins <= len(spectrum):
-        spectrum = spectrum[:bins] * _fade(bins)
+        spectrum = spectrum[:bins]
+        _fade(spectrum)
     else:
         spectrum = np.concatenate([spectrum, np.zeros(bins - len(spectrum), np.complex64)])
     if any(channel.equaliser_db):
@@ -111,18 +112,10 @@ def _sizes(length: int, ratio: float, from_rate: int, to_rate: int) -> tuple[int
     return inside, int(min(sizes[near - 1 : near + 1], key=lambda size: abs(size - target)))
 
 
-@lru_cache(maxsize=512)
-def _fade(bins: int) -> NDArray[np.float32]:
-    """The last 4 % of the band as half a cosine: a cut spectrum would ring."""
-    edge = max(1, bins // 25)
-    gains = np.ones(bins, np.float32)
-    gains[-edge:] = 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, edge))
-    return gains
-
-
-@lru_cache(maxsize=512)
-def _log_band(bins: int, rate: int) -> NDArray[np.float64]:
-    return np.log(np.maximum(np.linspace(0, rate / 2, bins), 20.0))
+def _fade(spectrum: NDArray[np.complex64]) -> None:
+    """Takes the last 4 % of the band down as half a cosine: a cut spectrum would ring."""
+    edge = max(1, len(spectrum) // 25)
+    spectrum[-edge:] *= (0.5 + 0.5 * np.cos(np.linspace(0, np.pi, edge))).astype(np.float32)
 
 
 def _gains(equaliser_db: tuple[float, ...], bins: int, rate: int) -> NDArray[np.float32]:
@@ -132,7 +125,7 @@ def _gains(equaliser_db: tuple[float, ...], bins: int, rate: int) -> NDArray[np.
     return np.interp(_bins(bins), np.arange(257) / 256, np.power(10.0, curve / 20)).astype(np.float32)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _bins(bins: int) -> NDArray[np.float64]:
     return np.linspace(0, 1, bins)
 
@@ -202,7 +195,7 @@ def channel_noise(signal: NDArray[np.float32], snr_db: float, slope: float, seed
     return noise * np.float32(gain)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _slope(bins: int, slope: float) -> tuple[NDArray[np.float32], float]:
     """Magnitude of noise at each bin, and its expected energy; flat below a two-hundredth of the band."""
     shape = np.power(np.maximum(np.arange(bins), bins / 200) / bins, -slope / 2).astype(np.float32)
