@@ -129,7 +129,11 @@ def main() -> None:
         for size, (items, repeats) in sizes.items()
         for threads in (1, 2)
     ]
-    report("features", "Features: fbank and MFCC against kaldi-native-fbank, mel against librosa", rows)
+    notes = (
+        "Two OpenMP threads wait for each other after every step: on a machine that is busy with other work the rows with "
+        "two threads are slower than those with one. Loader workers use one."
+    )
+    report("features", "Features: fbank and MFCC against kaldi-native-fbank, mel against librosa", rows, notes)
 
 
 if __name__ == "__main__":

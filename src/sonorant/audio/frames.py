@@ -5,6 +5,7 @@ to end in one signal, each on a multiple of the hop, so that all windows of a ba
 and the padding of a ragged batch is not computed at all. Accelerators and traced graphs take the padded batch as it is.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -220,11 +221,10 @@ def _map_rows(rows: Tensor, work: Callable[[Tensor], Tensor], total: int = 0) ->
     if count < _LEAST_ROWS:
         blocks = [work(F.pad(rows, (0, 0, 0, _LEAST_ROWS - count)))[:count]]
     else:
-        # The last block takes the remainder with it, so that none is small.
-        block = _BLOCK_ROWS * torch.get_num_threads()
-        starts = list(range(0, max(1, count - block + 1), block))
-        ends = [*starts[1:], count]
-        blocks = [work(rows[start:end]) for start, end in zip(starts, ends, strict=True)]
+        # Threads share a block, so that they meet as seldom as one thread would.
+        parts = -(-count // (_BLOCK_ROWS * torch.get_num_threads()))
+        edges = [count * part // parts for part in range(parts + 1)]
+        blocks = [work(rows[start:end]) for start, end in itertools.pairwise(edges)]
     if total > count:
         blocks.append(blocks[0].new_zeros(total - count, blocks[0].shape[1]))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
