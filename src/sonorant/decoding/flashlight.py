@@ -4,7 +4,11 @@ flashlight keeps its language model's states in a tree whose nodes it compares b
 state on such a node in a dictionary, which also keeps the node alive for as long as one search runs.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from sonorant.decoding.scorers import HotWords
 
 __all__ = ["KenLmModel", "arpa_words", "load_kenlm", "scored_words"]
 
+_LOADING = threading.Lock()
 _OUTSIDE = "\x00outside"  # a word that no model knows, so that KenLM scores it as <unk>
 
 
@@ -49,7 +54,25 @@ def load_kenlm(path: str | Path, words: Sequence[str]) -> Any:
     ).Dictionary()
     for position, word in enumerate([*words, _OUTSIDE]):
         entries.add_entry(word, position)
-    return kenlm.KenLM(str(path), entries)
+    with _quiet():
+        return kenlm.KenLM(str(path), entries)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps from the terminal the bar that KenLM draws on standard error; it has no other switch.
+
+    The stream is exchanged below Python, for the whole process: a lock keeps two loads from exchanging it crosswise.
+    """
+    with _LOADING, open(os.devnull, "wb") as nowhere:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class KenLmModel:
