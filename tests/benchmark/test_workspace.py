@@ -10,7 +10,7 @@ from sonorant.benchmark.workspace import Workspace
 from sonorant.core.errors import SonorantError
 
 
-def counted(made: list[Path]):  # noqa: ANN201  a closure for the tests below
+def counted(made: list[Path]):
     def make(folder: Path) -> None:
         made.append(folder)
         (folder / "result").write_text("whole")

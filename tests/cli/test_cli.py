@@ -75,7 +75,9 @@ def test_overrides_are_read_or_refused() -> None:
         overrides(["b"])
 
 
-def test_transcribe_writes_every_format(model: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcribe_writes_every_format(
+    model: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for kind, suffix in (("text", "txt"), ("json", "json"), ("srt", "srt"), ("vtt", "vtt"), ("ctm", "ctm")):
         assert main(["transcribe", str(clip), "--model", str(model), "--format", kind, "--out", str(tmp_path)]) == 0
         assert (tmp_path / f"clip.{suffix}").is_file()
@@ -97,7 +99,9 @@ def test_one_bad_file_does_not_cost_the_others(
     assert "none.wav" in caplog.text
 
 
-def test_transcribe_without_a_model_says_what_it_takes(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcribe_without_a_model_says_what_it_takes(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["transcribe", str(clip), "--model", str(tmp_path / "nowhere")]) == 1
     assert "no folder" in capsys.readouterr().err
 
@@ -137,7 +141,16 @@ def test_export_makes_a_folder_that_transcribes(model: Path, clip: Path, tmp_pat
     from sonorant.lm.ngram import train_ngram
 
     train_ngram(["ab cd", "ef gh"], order=2).save_arpa(tmp_path / "lm.arpa")
-    arguments = ["export", str(model), "--out", str(tmp_path / "out"), "--lm", str(tmp_path / "lm.arpa"), "--lm-weight", "0.9"]
+    arguments = [
+        "export",
+        str(model),
+        "--out",
+        str(tmp_path / "out"),
+        "--lm",
+        str(tmp_path / "lm.arpa"),
+        "--lm-weight",
+        "0.9",
+    ]
     assert main(arguments) == 0
     assert json.loads((tmp_path / "out" / "decoder.json").read_text()) == {"lm_weight": 0.9}
     assert main(["transcribe", str(clip), "--model", str(tmp_path / "out")]) == 0

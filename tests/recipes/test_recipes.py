@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from contracts.recipes import check_recipe
 
+from contracts.recipes import check_recipe
 from sonorant.core.errors import ConfigError
 from sonorant.recipes.catalogue import RECIPES, load_recipe, preset
 

@@ -180,8 +180,12 @@ def test_word_times_lie_where_the_network_put_its_tokens() -> None:
     scores[0, :, 0] = 0.0
     for frame, token in ((10, "a"), (11, "b"), (20, "|"), (30, "c")):
         scores[0, frame] = -20.0
-        scores[0, frame, ALPHABET.encode(token.replace("|", " "))[0] if token != "|" else ALPHABET.symbols.index("|")] = 0.0
-    hypothesis = transcriber.decode(type(model(torch.zeros(1, 16000), torch.tensor([16000])))(scores, torch.tensor([50])))[0]
+        scores[
+            0, frame, ALPHABET.encode(token.replace("|", " "))[0] if token != "|" else ALPHABET.symbols.index("|")
+        ] = 0.0
+    hypothesis = transcriber.decode(
+        type(model(torch.zeros(1, 16000), torch.tensor([16000])))(scores, torch.tensor([50]))
+    )[0]
     transcript = transcriber._transcript("x", hypothesis, 2.0)
     assert transcript.text == "ab c"
     assert [word.label for word in transcript.words] == ["ab", "c"]

@@ -8,7 +8,10 @@ HELLO = Transcript("a b.wav", "hello <world> again", WORDS, 0.8, 10.0)
 
 
 def test_captions_break_at_pauses() -> None:
-    assert [(c.label, c.start, round(c.end, 3)) for c in captions(WORDS)] == [("hello <world>", 0.5, 1.2), ("again", 9.0, 9.5)]
+    assert [(c.label, c.start, round(c.end, 3)) for c in captions(WORDS)] == [
+        ("hello <world>", 0.5, 1.2),
+        ("again", 9.0, 9.5),
+    ]
 
 
 def test_captions_stay_short() -> None:

@@ -24,7 +24,11 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 280, 64, 16, 14, 40
 
 
 def line_chart(
-    series: Mapping[str, Points], x_label: str, y_label: str, log_y: bool = False, marks: Mapping[str, float] | None = None
+    series: Mapping[str, Points],
+    x_label: str,
+    y_label: str,
+    log_y: bool = False,
+    marks: Mapping[str, float] | None = None,
 ) -> str:
     """An SVG with a line for each series.
 
@@ -46,7 +50,7 @@ def line_chart(
     x_axis, y_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT), _Axis(min(ys), max(ys), HEIGHT - BOTTOM, TOP)
     parts = [f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' class='chart'>"]
     parts += _grid(x_axis, y_axis, x_label, y_label, log_y)
-    for colour, (name, line) in zip(_cycle(len(usable)), usable.items()):
+    for colour, line in zip(_cycle(len(usable)), usable.values()):
         path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(_scaled(y, log_y)):.1f}" for x, y in line)
         parts.append(f"<polyline fill='none' stroke='{colour}' stroke-width='1.8' points='{path}'/>")
     for name, y in (marks or {}).items():
@@ -88,8 +92,11 @@ def _grid(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str, log_y: bool)
     for tick in x_axis.ticks(6):
         parts.append(f"<text x='{x_axis.at(tick):.1f}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{tick:g}</text>")
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f"<text x='{(LEFT + WIDTH - RIGHT) / 2}' y='{HEIGHT - 6}' text-anchor='middle'>{html.escape(x_label)}</text>")
-    parts.append(f"<text x='14' y='{middle}' text-anchor='middle' transform='rotate(-90 14 {middle})'>{html.escape(y_label)}</text>")
+    parts.append(
+        f"<text x='{(LEFT + WIDTH - RIGHT) / 2}' y='{HEIGHT - 6}' text-anchor='middle'>{html.escape(x_label)}</text>"
+    )
+    turned = f"x='14' y='{middle}' text-anchor='middle' transform='rotate(-90 14 {middle})'"
+    parts.append(f"<text {turned}>{html.escape(y_label)}</text>")
     return parts
 
 

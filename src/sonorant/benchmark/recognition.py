@@ -20,8 +20,8 @@ from sonorant.core.files import atomic_write
 from sonorant.core.seed import derive, seed_everything
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
-from sonorant.lm.ngram import train_ngram
 from sonorant.decoding.ctc_beam import CtcBeam
+from sonorant.lm.ngram import train_ngram
 from sonorant.tasks.asr.evaluation import Scored, collect, error_rates, greedy_scores, transcripts, tune_beam
 from sonorant.tasks.asr.model import CtcRecogniser, load_recogniser, save_recogniser
 from sonorant.tasks.asr.package import export_recogniser
@@ -194,7 +194,14 @@ def evaluate_stage(
             file.write(json.dumps([to_plain(score) for score in scores], indent=1).encode())
 
     lm_key = _digest(lm) if lm is not None else ""
-    inputs = [arm, str(model.parent.name), split, lm_key, to_plain(config) if config else None, _content(speech.split(split))]
+    inputs = [
+        arm,
+        str(model.parent.name),
+        split,
+        lm_key,
+        to_plain(config) if config else None,
+        _content(speech.split(split)),
+    ]
     folder = work.stage(f"evaluate-{arm}", make, inputs)
     if arm == "main":
         search = folder / "search.json"

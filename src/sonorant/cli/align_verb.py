@@ -1,7 +1,7 @@
 """Audio and its text → times of words.
 
-  sonorant align a.wav "she had your dark suit" --model export
-  sonorant align a.wav a.txt --model export --format srt
+sonorant align a.wav "she had your dark suit" --model export
+sonorant align a.wav a.txt --model export --format srt
 """
 
 import argparse
@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="an export, a checkpoint, or the folder of a run")
     parser.add_argument("--format", choices=list(FORMATS), default="ctm")
     parser.add_argument("--language", default="en", help="of number words (default: en)")
-    parser.add_argument("--as-is", action="store_true", help="take the text as it stands: no lower case, no number words")
+    parser.add_argument(
+        "--as-is", action="store_true", help="take the text as it stands: no lower case, no number words"
+    )
     parser.add_argument("--out", type=Path, help="file; standard output without it")
 
 

@@ -16,9 +16,13 @@ __all__ = ["write_report"]
 
 def write_report(folder: Path, scores: list[Score], clips: list[tuple[Path, Transcript, str]], work: Workspace) -> Path:
     """Writes `report.html` into the folder and returns its path."""
-    report = Report("A recogniser in minutes", "Trained on the built-in corpus, tested on voices and sentences it never heard.")
+    report = Report(
+        "A recogniser in minutes", "Trained on the built-in corpus, tested on voices and sentences it never heard."
+    )
     report.heading("Error rates").table([_score_row(score) for score in scores])
-    report.text("The intervals are 95 % bootstrap intervals over speakers. main_lm searches with a trigram of the training text.")
+    report.text(
+        "The intervals are 95 % bootstrap intervals over speakers. main_lm searches with a trigram of the training text."
+    )
     stages = {stage.name: stage for stage in work.done}
     _curves(report, stages["train-main"].folder / "training")
     report.heading("Recordings")
@@ -31,7 +35,12 @@ def write_report(folder: Path, scores: list[Score], clips: list[tuple[Path, Tran
     report.code(_alignments(stages["evaluate-main"].folder))
     report.heading("Cost").table(
         [
-            {"stage": s.name, "seconds": s.cost.seconds, "processor seconds": s.cost.cpu_seconds, "peak MB": s.cost.peak_memory_mb}
+            {
+                "stage": s.name,
+                "seconds": s.cost.seconds,
+                "processor seconds": s.cost.cpu_seconds,
+                "peak MB": s.cost.peak_memory_mb,
+            }
             for s in work.done
         ]
     )
@@ -41,7 +50,12 @@ def write_report(folder: Path, scores: list[Score], clips: list[tuple[Path, Tran
 
 def _score_row(score: Score) -> dict[str, object]:
     interval = "" if score.low is None else f"{100 * score.low:.1f} to {100 * (score.high or 0):.1f}"
-    return {"score": score.name, "%": f"{100 * score.value:.1f}", "95 % interval": interval, "utterances": score.num_items}
+    return {
+        "score": score.name,
+        "%": f"{100 * score.value:.1f}",
+        "95 % interval": interval,
+        "utterances": score.num_items,
+    }
 
 
 def _curves(report: Report, folder: Path) -> None:

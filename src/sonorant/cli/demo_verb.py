@@ -31,7 +31,9 @@ SENTENCES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to work in (default: demo)")
-    parser.add_argument("--audio", type=Path, action="append", default=[], help="recording to transcribe; may be repeated")
+    parser.add_argument(
+        "--audio", type=Path, action="append", default=[], help="recording to transcribe; may be repeated"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="a few seconds: shows that it runs, learns nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

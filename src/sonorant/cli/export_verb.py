@@ -1,7 +1,7 @@
 """Write a trained recogniser as one folder that transcribes with no flags.
 
-  sonorant export runs/conformer_ctc-toy --out my_model
-  sonorant export runs/conformer_ctc-toy --out my_model --lm lm.arpa --lm-weight 0.8
+sonorant export runs/conformer_ctc-toy --out my_model
+sonorant export runs/conformer_ctc-toy --out my_model --lm lm.arpa --lm-weight 0.8
 """
 
 import argparse

@@ -36,7 +36,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of every verb that runs recipes."""
     parser.add_argument("--preset", default="toy", help="which of the recipe's configurations (default: toy)")
     parser.add_argument("--config", type=Path, help="YAML file with values that replace the preset's")
-    parser.add_argument("--corpus", default="", help="pack:DIR, prepared:DIR, csv:FILE, folder:DIR, kaldi:DIR, synthetic")
+    parser.add_argument(
+        "--corpus", default="", help="pack:DIR, prepared:DIR, csv:FILE, folder:DIR, kaldi:DIR, synthetic"
+    )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/RECIPE-PRESET)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that train together on this machine")

@@ -1,7 +1,7 @@
 """Run a recipe under several seeds and judge its claims; the result is stored as JSON.
 
-  sonorant prove conformer_ctc
-  sonorant prove --all
+sonorant prove conformer_ctc
+sonorant prove --all
 """
 
 import argparse

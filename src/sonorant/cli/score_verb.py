@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("hypotheses", type=Path)
     parser.add_argument("--against", type=Path, help="another system's hypotheses: paired bootstrap")
     parser.add_argument("--unit", choices=["word", "char"], default="word")
-    parser.add_argument("--normalise", metavar="LANGUAGE", help="lower case, no punctuation, numbers in words of en/fr/es/de")
+    parser.add_argument(
+        "--normalise", metavar="LANGUAGE", help="lower case, no punctuation, numbers in words of en/fr/es/de"
+    )
     parser.add_argument("--alignments", type=int, default=0, metavar="N", help="print the N worst utterances aligned")
 
 

@@ -20,7 +20,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     card = recipe.CARD
     sys.stdout.write(f"{card.title} ({card.paper})\n{card.headline}\n\n{inspect.getdoc(cast(object, recipe))}\n\n")
     rows = [
-        {"option": f"--{field.name.replace('_', '-')}", args.preset: field.default, "type": field.type, "what": field.doc}
+        {
+            "option": f"--{field.name.replace('_', '-')}",
+            args.preset: field.default,
+            "type": field.type,
+            "what": field.doc,
+        }
         for field in describe(preset(recipe, args.preset))
     ]
     table(rows, f"Options of preset {args.preset}; others: {', '.join(recipe.PRESETS)}")

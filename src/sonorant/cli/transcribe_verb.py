@@ -22,7 +22,9 @@ SUFFIXES = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt", "ctm": "c
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="wav, flac, ogg, opus, mp3; with the extra `audio` also video")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="wav, flac, ogg, opus, mp3; with the extra `audio` also video"
+    )
     parser.add_argument("--model", required=True, help="an export, a checkpoint, or the folder of a run")
     parser.add_argument("--format", choices=list(FORMATS), default="text")
     parser.add_argument("--out", type=Path, help="folder for one file each; standard output without it")

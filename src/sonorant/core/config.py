@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -229,7 +229,7 @@ class FieldInfo:
 
 def describe(config: Any, where: str = "") -> Iterator[FieldInfo]:
     """Every option of a configuration, nested ones too, with its present value and the line written under the field."""
-    cls = type(config)
+    cls: Any = type(config)
     docs = _field_docs(cls)
     for f in fields(cls):
         value, name = getattr(config, f.name), _join(where, f.name)
@@ -256,7 +256,7 @@ def _field_docs(cls: Any) -> dict[str, str]:
         if not is_dataclass(base):
             continue
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+            tree = ast.parse(textwrap.dedent(inspect.getsource(cast(type, base))))
         except (OSError, TypeError, SyntaxError):
             continue
         body = tree.body[0].body  # type: ignore[attr-defined]

@@ -84,7 +84,9 @@ def estimate(
         probs, weights = _interpolate(order, kept, used[index], lower, num_histories)
         if levels:  # what this order leaves to the one below is stored with the history
             levels[-1].backoffs[:] = np.log(weights[kept_below])
-        keys = new_index[order.histories[kept]] * num_words + order.words[kept] if index else order.words.astype(np.int64)
+        keys = (
+            new_index[order.histories[kept]] * num_words + order.words[kept] if index else order.words.astype(np.int64)
+        )
         levels.append(Level(keys, _safe_log(probs[kept]), np.zeros(int(kept.sum()))))
         lower, kept_below, new_index = probs, kept, np.cumsum(kept) - 1
     levels[0].log_probs[BEGIN] = LOG_ZERO

@@ -34,7 +34,7 @@ CARD = Card(
     title="Deep Speech",
     paper="arXiv:1412.5567",
     family="asr",
-    headline="Switchboard Hub5'00 16.0 % WER (full set, ensemble, 2300 h); the engine's 0.9.3 reads 7.06 % on LibriSpeech clean",
+    headline="Switchboard Hub5'00 16.0 % WER (full, ensemble, 2300 h); the engine's 0.9.3 reads 7.06 % on LibriSpeech clean",
 )
 
 
@@ -198,7 +198,9 @@ def chosen(corpus: Corpus, config: Config) -> Corpus:
 def run(config: Config, work: Workspace) -> list[Score]:
     """Corpus → characters → recurrent network → CTC → external scorer → error rates → export folder."""
     corpus = chosen(work.open_corpus(config.corpus), config)
-    speech = prepare_speech(corpus, config.text, config.training, frame_rate=1 / config.features.hop, folder=work.folder)
+    speech = prepare_speech(
+        corpus, config.text, config.training, frame_rate=1 / config.features.hop, folder=work.folder
+    )
     lm = lm_stage(work, speech, config.lm)
     options = {"init_from": config.init_from, "skip": config.skip}
     make = partial(build, config)

@@ -1,7 +1,7 @@
 """Spoken digits, each speaker left out in turn: whole-word CTC on a small recurrent network.
 
-The plain test of whether a recogniser carries over to a voice it has never heard: with n speakers, n trainings, each scored on
-the speaker that it has not heard; the mean over speakers and their spread are what counts. A BiGRU over log mel energies
+The plain test of whether a recogniser carries over to a voice it has never heard: with n speakers, n trainings, each scored
+on the speaker that it has not heard; the mean over speakers and their spread are what counts. A BiGRU over log mel energies
 (Graves et al., 2013, arXiv:1303.5778, with gated units and one token a word) and, as the variation that four or five speakers
 lack, speed, formants (the length of the throat), equaliser, noise, rooms and SpecAugment's masks.
 """
@@ -55,9 +55,18 @@ class Config:
     """Ten words."""
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(
-            speed=0.8, speed_factors=(0.8, 0.9, 1.1, 1.2), formant=0.8, formant_range=(0.8, 1.25), equalise=0.5,
-            noise=0.5, reverb=0.2, freq_width=8, time_masks=2, time_width=10, time_share=0.2,
-        )  # fmt: skip
+            speed=0.8,
+            speed_factors=(0.8, 0.9, 1.1, 1.2),
+            formant=0.8,
+            formant_range=(0.8, 1.25),
+            equalise=0.5,
+            noise=0.5,
+            reverb=0.2,
+            freq_width=8,
+            time_masks=2,
+            time_width=10,
+            time_share=0.2,
+        )
     )
     """What few speakers lack."""
     training: TrainingConfig = field(
@@ -126,7 +135,9 @@ def by_speaker(corpus: Corpus) -> dict[str, list]:
         for cut in cuts:
             found.setdefault(cut.supervisions[0].speaker or "", []).append(cut)
     if len(found) < 2 or "" in found:
-        raise DataError(f"corpus '{corpus.name}' needs at least two named speakers to leave one out; it has {sorted(found)}")
+        raise DataError(
+            f"corpus '{corpus.name}' needs at least two named speakers to leave one out; it has {sorted(found)}"
+        )
     return found
 
 

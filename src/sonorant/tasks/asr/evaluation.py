@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sonorant.core.errors import DataError
 from sonorant.core.types import Score
-from sonorant.data.batches import Batches, BatchConfig
+from sonorant.data.batches import BatchConfig, Batches
 from sonorant.data.corpora.corpus import text_of
 from sonorant.decoding.ctc_beam import CtcBeam
 from sonorant.metrics.edit import ErrorRate

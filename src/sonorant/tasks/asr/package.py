@@ -98,7 +98,9 @@ def find_recogniser(folder: Path) -> Path:
             return place
     if not folder.exists():
         raise CheckpointError(f"no folder {folder}: --model takes an export, a checkpoint, or the folder of a run")
-    raise CheckpointError(f"no recogniser in {folder}: expected {META_FILE}, {MODEL}/ or export/ there; {_listing(folder)}")
+    raise CheckpointError(
+        f"no recogniser in {folder}: expected {META_FILE}, {MODEL}/ or export/ there; {_listing(folder)}"
+    )
 
 
 def _listing(folder: Path) -> str:

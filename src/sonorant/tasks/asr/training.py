@@ -17,7 +17,7 @@ from lhotse.cut import Cut
 from sonorant.core.config import at_least, one_of
 from sonorant.core.errors import DataError
 from sonorant.core.types import Score
-from sonorant.data.batches import Batches, BatchConfig
+from sonorant.data.batches import BatchConfig, Batches
 from sonorant.data.checks import CheckReport, check_corpus
 from sonorant.data.corpora.corpus import Corpus, text_of
 from sonorant.tasks.asr.model import CtcRecogniser

@@ -6,19 +6,19 @@ A `Transcriber` never changes after construction, so that threads may share one.
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sonorant.audio.io import read_audio
 from sonorant.audio.resample import resample
 from sonorant.core.config import at_least
-from sonorant.core.errors import ConfigError, DataError
+from sonorant.core.errors import ConfigError
 from sonorant.core.types import Batch, Segment
 from sonorant.decoding.align import ctc_align
 from sonorant.decoding.ctc_beam import CtcBeam
