@@ -20,11 +20,10 @@ from sonorant.core.files import atomic_write
 from sonorant.core.seed import derive, seed_everything
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
-from sonorant.decoding.ctc_beam import CtcBeam
 from sonorant.lm.ngram import train_ngram
 from sonorant.tasks.asr.evaluation import Scored, collect, error_rates, greedy_scores, transcripts, tune_beam
 from sonorant.tasks.asr.model import CtcRecogniser, load_recogniser, save_recogniser
-from sonorant.tasks.asr.package import export_recogniser
+from sonorant.tasks.asr.package import build_beam, can_be_closed, export_recogniser
 from sonorant.tasks.asr.training import Speech, TrainingConfig, train_recogniser
 from sonorant.tasks.asr.transcriber import Transcriber
 from sonorant.text.tokenizer import Tokenizer
@@ -43,6 +42,9 @@ class LmConfig:
     """File with a sentence a line that takes the place of the training transcripts."""
     beam_size: int = 50
     """Hypotheses kept after each frame."""
+    closed: bool = True
+    """Answer only words that the language model knows: a search along their spellings, many times faster than one over any
+    string; for vocabularies of characters (subwords are searched openly)."""
     lm_weights: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.6)
     """Weights that are tried on the development data."""
     word_bonuses: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0)
@@ -183,13 +185,14 @@ def evaluate_stage(
         items = collect(recogniser, speech.split(split), batches)
         scores = _evaluated(folder, arm, items, transcriber, {})
         if lm is not None and config is not None:
-            beam = CtcBeam(recogniser.tokenizer.symbols, lm=lm, beam_size=config.beam_size)
+            closed = config.closed and can_be_closed(recogniser.tokenizer)
+            beam = build_beam(recogniser.tokenizer, lm, closed=closed, beam_size=config.beam_size)
             dev = [*speech.split("dev" if "dev" in speech.corpus.splits else "train")][: config.tune_items]
             tuned = tune_beam(collect(recogniser, dev, batches), beam, config.lm_weights, config.word_bonuses)
             options = {name: tuned[name] for name in ("lm_weight", "word_bonus")}
             scores += _evaluated(folder, f"{arm}_lm", items, transcriber.with_beam(beam), options)
             with atomic_write(folder / "search.json") as file:
-                file.write(json.dumps({**tuned, "beam_size": config.beam_size}).encode())
+                file.write(json.dumps({**tuned, "beam_size": config.beam_size, "closed": closed}).encode())
         with atomic_write(folder / "scores.json") as file:
             file.write(json.dumps([to_plain(score) for score in scores], indent=1).encode())
 

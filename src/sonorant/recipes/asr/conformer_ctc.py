@@ -70,21 +70,23 @@ def librispeech() -> Config:
 
 
 def speechocean762() -> Config:
-    """Two hours of read sentences by learners of English, two cores, within an hour."""
+    """Two hours of read sentences by learners of English, on two cores, within an hour."""
     training = TrainingConfig(
-        steps=3000,
-        batches=BatchConfig(max_seconds=100),
-        optim=OptimConfig(lr=1.5e-3, weight_decay=0.05),
+        steps=9000,
+        batches=BatchConfig(max_seconds=40),
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=0.1),
-        loop=TrainConfig(validate_every=500, checkpoint_minutes=5, precision="bf16-mixed"),
+        loop=TrainConfig(validate_every=1500, checkpoint_minutes=5, precision="bf16-mixed"),
     )
-    encoder = conformer_small(num_layers=6, ffn_dim=576, kernel_size=15, position="rotary", dropout=0.15)
+    encoder = conformer_small(
+        num_layers=6, ffn_dim=432, kernel_size=15, position="rotary", dropout=0.15, subsampling="conv1d"
+    )
     return Config(
         corpus="",
         features=FeatureConfig(dim=64),
         encoder=encoder,
         text=TextConfig(tokens="char"),
-        augment=AugmentConfig(speed=0.67, formant=0.3, time_masks=10, freq_width=20),
+        augment=AugmentConfig(speed=0.67, formant=0.0, freq_width=15, time_masks=6, time_width=25),
         training=training,
     )
 

@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from sonorant.core.checkpoint import META_FILE
-from sonorant.core.errors import CheckpointError, unknown_name
+from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
 from sonorant.core.files import atomic_folder
 from sonorant.decoding.ctc_beam import BeamOptions, CtcBeam
+from sonorant.decoding.flashlight import arpa_words
 from sonorant.tasks.asr.model import load_recogniser
 from sonorant.tasks.asr.transcriber import Transcriber, Windows
+from sonorant.text.tokenizer import Tokenizer
 
-__all__ = ["DECODER", "LM", "MODEL", "export_recogniser", "find_recogniser", "open_transcriber", "stored_search"]
+__all__ = [
+    "DECODER", "LM", "MODEL", "build_beam", "can_be_closed", "export_recogniser", "find_recogniser", "open_transcriber",
+    "stored_search",
+]  # fmt: skip
 
 MODEL, LM, DECODER = "model", "lm.arpa", "decoder.json"
-_STORED = ("lm_weight", "word_bonus", "beam_size")
+_STORED = ("lm_weight", "word_bonus", "beam_size", "closed")
 
 
 def export_recogniser(
@@ -52,6 +57,36 @@ def export_recogniser(
             kept = {name: value for name, value in (search or {}).items() if name in _STORED}
             (part / DECODER).write_text(json.dumps(kept, indent=1) + "\n")
     return out
+
+
+def can_be_closed(tokenizer: Tokenizer) -> bool:
+    """Whether a search along the spellings of known words is possible: letters, with a symbol between words."""
+    return tokenizer.word_boundary in tokenizer.symbols and all(len(symbol) == 1 for symbol in tokenizer.symbols[1:])
+
+
+def build_beam(tokenizer: Tokenizer, lm: str | Path | None, *, closed: bool = False, **options: Any) -> CtcBeam:
+    """A beam search over a tokeniser's symbols.
+
+    Args:
+        tokenizer: of the recogniser.
+        lm: ARPA file.
+        closed: answer only words that the language model lists.
+        options: fields of `BeamOptions`.
+
+    Raises:
+        ConfigError: closed, and the vocabulary cannot spell words letter by letter.
+    """
+    lexicon = None
+    if closed and lm is not None:
+        if not can_be_closed(tokenizer):
+            raise ConfigError("a closed search needs a vocabulary of letters with a symbol between words: set closed=False")
+        lexicon = [word for word in arpa_words(lm) if word not in ("<s>", "</s>", "<unk>") and spelled(word, tokenizer)]
+    return CtcBeam(tokenizer.symbols, lm=lm, lexicon=lexicon, **options)
+
+
+def spelled(word: str, tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary has every letter of a word."""
+    return not tokenizer.uncovered([word])
 
 
 def open_transcriber(
@@ -88,7 +123,7 @@ def open_transcriber(
     search = {**stored, **options, **({"hot_words": dict(hot_words)} if hot_words else {})}
     if lm is None:
         search.setdefault("lm_weight", 0.0)
-    return Transcriber(model, CtcBeam(model.tokenizer.symbols, lm=lm, **search), windows)
+    return Transcriber(model, build_beam(model.tokenizer, lm, **search), windows)
 
 
 def find_recogniser(folder: Path) -> Path:
@@ -117,7 +152,7 @@ def stored_search(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
-    known = BeamOptions.__dataclass_fields__
+    known = [*BeamOptions.__dataclass_fields__, "closed"]
     for name in found:
         if name not in known:
             raise CheckpointError(f"{file}: {unknown_name('search option', name, known)}")
