@@ -6,7 +6,6 @@ other video through FFmpeg's libraries (the extra `audio`). Whatever cannot be r
 
 import io
 import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from sonorant.audio.resample import resample_soxr
 from sonorant.core.errors import DataError, unknown_name
+from sonorant.core.files import atomic_write
 from sonorant.core.optional import require
 
 __all__ = ["Audio", "AudioInfo", "Source", "audio_info", "read_audio", "write_audio"]
@@ -163,17 +163,9 @@ def write_audio(
     if not is_path:
         _encode(target, samples, sample_rate, kind, subtype)  # type: ignore[arg-type]
         return
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb+") as file:
-            _encode(file, samples, sample_rate, kind, subtype)
-        os.chmod(draft, 0o644)  # mkstemp's files are private to their owner
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    # Recordings come by the thousand and can be made again: they are not worth waiting for the disk.
+    with atomic_write(Path(name), sync=False) as file:
+        _encode(file, samples, sample_rate, kind, subtype)
 
 
 def _checked(waveform: Tensor, name: str, kind: str, sample_rate: int, subtype: str | None) -> np.ndarray:

@@ -5,7 +5,6 @@ fit a model raise a `GeometryReport`: which tensors differ in which size, what c
 """
 
 import fnmatch
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from sonorant.core.config import to_plain
 from sonorant.core.errors import CheckpointError
-from sonorant.core.files import atomic_folder, recover_folder
+from sonorant.core.files import atomic_folder, file_digest, recover_folder
 
 __all__ = [
     "SCHEMA", "Checkpoint", "GeometryReport", "compare_weights", "load_checkpoint", "load_weights", "rename_keys",
@@ -82,7 +81,7 @@ def save_checkpoint(
             "weights": {
                 "file": WEIGHTS_FILE,
                 "bytes": (part / WEIGHTS_FILE).stat().st_size,
-                "sha256": _digest(part / WEIGHTS_FILE),
+                "sha256": file_digest(part / WEIGHTS_FILE),
             },
         }
         (part / META_FILE).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -284,13 +283,8 @@ def _check_file(file: Path, expected: Mapping[str, Any], verify: bool) -> None:
     size = file.stat().st_size
     if "bytes" in expected and size != expected["bytes"]:
         raise CheckpointError(f"{file} is cut short or changed: {size} bytes, written as {expected['bytes']}")
-    if verify and "sha256" in expected and _digest(file) != expected["sha256"]:
+    if verify and "sha256" in expected and file_digest(file) != expected["sha256"]:
         raise CheckpointError(f"{file} is damaged: its checksum differs from the one in {META_FILE}")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _without(weights: Mapping[str, Tensor], patterns: list[str]) -> dict[str, Tensor]:

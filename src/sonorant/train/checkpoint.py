@@ -5,7 +5,6 @@ A checkpoint is written under another name, forced to the disk and renamed, so i
 good one on the way in, and an older one is taken instead, with a warning.
 """
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from sonorant.core.checkpoint import load_weights
 from sonorant.core.errors import CheckpointError, TrainingError
-from sonorant.core.files import atomic_folder, atomic_write
+from sonorant.core.files import atomic_folder, atomic_write, file_digest
 from sonorant.train.document import join_document, split_document
 
 __all__ = ["Checkpoints", "TrainingState", "disk_errors", "restore_weights"]
@@ -147,7 +146,7 @@ def _write_files(part: Path, state: TrainingState) -> None:
             continue
         file = part / f"{name}.safetensors"
         save_file(_separate(group), file)
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": _digest(file)}
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
     document = {"schema": SCHEMA, "step": state.step, "files": files, **plain}
     (part / STATE_FILE).write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -240,10 +239,5 @@ def _check(file: Path, expected: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"the checkpoint {file.parent} is damaged: {file.name} has {size} of {expected['bytes']} bytes"
         )
-    if _digest(file) != expected["sha256"]:
+    if file_digest(file) != expected["sha256"]:
         raise CheckpointError(f"the checkpoint {file.parent} is damaged: the checksum of {file.name} differs")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

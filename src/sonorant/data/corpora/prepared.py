@@ -10,8 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lhotse.serialization import deserialize_item
 
 from sonorant.core.config import differences, from_plain, to_plain
 from sonorant.core.errors import DataError
-from sonorant.core.files import atomic_folder, recover_folder
+from sonorant.core.files import atomic_folder, file_digest, file_lock, recover_folder
 from sonorant.data.corpora.corpus import Card, Corpus, Fault, SplitSummary
 from sonorant.data.corpora.walk import files_below
 
@@ -97,7 +96,7 @@ def write_prepared(
         for name, cuts in corpus.splits.items():
             file = part / f"cuts.{_safe(name)}.jsonl.gz"
             size = _write_cuts(cuts, file)
-            splits[name] = {"file": file.name, "sha256": _sha256(file), **to_plain(size)}
+            splits[name] = {"file": file.name, "sha256": file_digest(file), **to_plain(size)}
         if not any(split["num_items"] for split in splits.values()):
             raise DataError(f"corpus '{corpus.name}' from {corpus.card.source} holds no item{_why_empty(corpus)}")
         entry = {
@@ -197,7 +196,7 @@ def _damage(folder: Path, entry: Mapping[str, Any]) -> str | None:
         file = folder / split["file"]
         if not file.is_file():
             return f"the manifest of split '{name}' is missing ({file.name})"
-        if _sha256(file) != split["sha256"]:
+        if file_digest(file) != split["sha256"]:
             return f"the manifest of split '{name}' is not what was written ({file.name}: another checksum)"
     return None
 
@@ -243,7 +242,8 @@ def prepared(
         generated: `build` writes the source itself, so its state is taken afterwards. A given source's is taken before:
             should it change while it is read, the next call sees so.
     """
-    with _lock(folder):
+    # One process at a time prepares a folder; the others wait and then find it done.
+    with file_lock(folder.parent / f".{folder.name}.lock"):
         recover_folder(folder)
         for leftover in folder.parent.glob(f".{folder.name}.*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -259,25 +259,6 @@ def prepared(
         return write_prepared(
             corpus, folder, kind=kind, options=options, state=source_state(roots()) if generated else state
         )
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time prepares a folder; the others wait and then find it done."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: the rename is still safe, only work may be done twice
-        yield
-        return
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _safe(name: str) -> str:
