@@ -176,3 +176,21 @@ def test_help_is_fast_because_it_imports_no_torch() -> None:
     code = "import sys; from sonorant.cli.main import main; main(['--help']); print('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "False"
+
+
+def test_lm_trains_mixes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("the cat sat\nthe dog ran\n" * 3)
+    (tmp_path / "b.txt").write_text("a dog sat\na cat ran\n" * 3)
+    (tmp_path / "dev.txt").write_text("the dog sat\na cat sat\n")
+    first = ["lm", str(tmp_path / "a.txt"), "--out", str(tmp_path / "a.arpa"), "--order", "2"]
+    assert main([*first, "--held-out", str(tmp_path / "dev.txt")]) == 0
+    assert "perplexity" in capsys.readouterr().out
+    mixed = ["lm", str(tmp_path / "b.txt"), "--out", str(tmp_path / "b.arpa"), "--order", "2", "--mix", str(tmp_path / "a.arpa")]
+    assert main(mixed) == 1
+    assert "--mix needs --held-out" in capsys.readouterr().err
+    assert main([*mixed, "--held-out", str(tmp_path / "dev.txt")]) == 0
+    assert "weight of this text" in capsys.readouterr().out
+    assert "\\2-grams:" in (tmp_path / "b.arpa").read_text()
+    assert main(["lm", str(tmp_path / "none.txt"), "--out", str(tmp_path / "c.arpa")]) == 1
+    assert "no file" in capsys.readouterr().err
+    assert not (tmp_path / "c.arpa").exists()

@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "transcribe": "audio files → text, JSON, SRT, VTT or CTM",
     "align": "audio and its text → times of words",
     "score": "error rate of hypotheses against references, with interval and alignment",
+    "lm": "train an n-gram language model from text: sonorant lm text.txt --out lm.arpa",
     "export": "write a trained recogniser as one folder that transcribes with no flags",
     "demo": "make a corpus, train for minutes, transcribe, write a report",
 }
