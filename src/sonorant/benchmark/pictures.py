@@ -20,6 +20,8 @@ __all__ = ["audio_data", "line_chart", "png_data", "spectrogram"]
 
 Points = Sequence[tuple[float, float]]
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
+_FEW = 40
+"""Points up to which each is marked; a single one would otherwise not be seen."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 280, 64, 16, 14, 40
 
 
@@ -53,6 +55,9 @@ def line_chart(
     for colour, line in zip(_cycle(len(usable)), usable.values()):
         path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(_scaled(y, log_y)):.1f}" for x, y in line)
         parts.append(f"<polyline fill='none' stroke='{colour}' stroke-width='1.8' points='{path}'/>")
+        if len(line) <= _FEW:
+            spots = (point.split(",") for point in path.split())
+            parts += [f"<circle cx='{x}' cy='{y}' r='2.6' fill='{colour}'/>" for x, y in spots]
     for name, y in (marks or {}).items():
         at = y_axis.at(_scaled(y, log_y))
         parts.append(f"<line x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{at:.1f}' y2='{at:.1f}' class='mark'/>")
@@ -126,7 +131,9 @@ def spectrogram(
         for w in words
     )
     picture = f"<img src='{png_data(_magma(image.numpy()))}' alt='spectrogram of {seconds:.2f} s' height='{height}'>"
-    return f"<div class='spectrogram'><div class='words'>{labels}</div>{picture}</div>"
+    ticks = _Axis(0.0, seconds, 0.0, 100.0).ticks(8)
+    times = "".join(f"<span style='left:{100 * tick / seconds:.2f}%'>{tick:g} s</span>" for tick in ticks if tick < seconds)
+    return f"<div class='spectrogram'><div class='words'>{labels}</div>{picture}<div class='times'>{times}</div></div>"
 
 
 def _magma(level: np.ndarray) -> np.ndarray:

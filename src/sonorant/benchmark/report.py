@@ -29,7 +29,8 @@ th{font-weight:600;color:var(--soft)}pre{background:var(--tint);padding:.6rem;ov
 .spectrogram{margin:.3rem 0}.spectrogram img{width:100%;display:block;border-radius:4px;image-rendering:auto}
 .words{position:relative;height:1.5rem;font-size:12px}.words span{position:absolute;overflow:hidden;white-space:nowrap;
 text-overflow:ellipsis;border-left:2px solid #2563eb;padding-left:3px;background:var(--tint);box-sizing:border-box}
-audio{width:100%;height:2.2rem}.ok{color:#059669}.bad{color:#dc2626}.empty{color:var(--soft)}
+.times{position:relative;height:1.2rem;font-size:11px;color:var(--soft)}.times span{position:absolute;border-left:1px solid
+var(--line);padding-left:3px}audio{width:100%;height:2.2rem}.ok{color:#059669}.bad{color:#dc2626}.empty{color:var(--soft)}
 """
 
 
