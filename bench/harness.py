@@ -101,7 +101,7 @@ def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: str 
     RESULTS.mkdir(exist_ok=True)
     stored = {
         "title": title,
-        "command": f"python bench/{name}.py",
+        "command": " ".join(["python", f"bench/{name}.py", *sys.argv[1:]]),
         "machine": machine(),
         "commit": commit(),
         "notes": notes,

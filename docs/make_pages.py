@@ -148,8 +148,8 @@ def recipes() -> dict[str, str]:
     ]
     lines = [
         "# Systems", "",
-        "Made from the recipes' cards and from what `sonorant prove` stored in `results/`. A claim that does not hold is shown "
-        "as such; one that was never tried says so. [What a recipe is](../recipes.md).", "", *table(rows),
+        "Made from the recipes' cards and from what `sonorant prove` stored in `results/`. A claim that does not hold "
+        "is shown as such; one that was never tried says so. [What a recipe is](../recipes.md).", "", *table(rows),
     ]  # fmt: skip
     for name, (recipe, result) in found.items():
         lines += recipe_section(name, recipe, result)
