@@ -12,6 +12,7 @@ from train_toy import OFF, QUIET, RATE, Adversaries, Regression, ToyBatches, dig
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Batch, Loss
 from sonorant.train.config import TrainConfig
+from sonorant.train.devices import resolved_precision
 from sonorant.train.loop import fit
 
 
@@ -176,3 +177,11 @@ def test_bfloat16_learns_nearly_the_same(tmp_path: Path) -> None:
     rough, _ = train(tmp_path / "rough", steps=5, dropout=0.0, precision="bf16-mixed")
     assert digest(exact) != digest(rough)
     torch.testing.assert_close(weights(rough), weights(exact), atol=0.05, rtol=0.1)
+
+
+def test_precision_auto_takes_what_the_device_computes_natively(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        assert resolved_precision(TrainConfig(precision="auto")) == expected
+    assert resolved_precision(TrainConfig(precision="32-true")) == "32-true"

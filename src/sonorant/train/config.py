@@ -59,7 +59,8 @@ class TrainConfig:
     ema_warmup: bool = True
     """Let the average follow faster at the start."""
     precision: str = "32-true"
-    """32-true or bf16-mixed. Half precision is left out: bfloat16 needs no loss scaling."""
+    """32-true, bf16-mixed, or auto: the latter where the device computes it natively, so another machine may train otherwise.
+    Half precision is left out: bfloat16 needs no loss scaling."""
     seed: int = 0
     """Of dropout and whatever else the objective draws from global generators."""
     lr_batch_seconds: float = 0.0
@@ -97,7 +98,7 @@ class TrainConfig:
         within("ema_decay", self.ema_decay, 0, 1)
         at_least("keep", self.keep, 1)
         at_least("log_every", self.log_every, 1)
-        one_of("precision", self.precision, ("32-true", "bf16-mixed"))
+        one_of("precision", self.precision, ("32-true", "bf16-mixed", "auto"))
         one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
         one_of("strategy", self.strategy, ("auto", "ddp", "ddp_find_unused", "fsdp"))
         counts = ("validate_every", "patience", "checkpoint_every", "checkpoint_minutes")

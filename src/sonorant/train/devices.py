@@ -21,7 +21,8 @@ from sonorant.core.optional import require
 from sonorant.train.config import TrainConfig
 
 __all__ = [
-    "full_tensor", "gather", "is_sharded", "make_fabric", "owners", "relink", "reseed", "sharded_like", "sum_over_workers",
+    "full_tensor", "gather", "is_sharded", "make_fabric", "owners", "relink", "reseed", "resolved_precision",
+    "sharded_like", "sum_over_workers",
 ]  # fmt: skip
 
 AnyTensor = Shaped[Tensor, "..."]
@@ -52,10 +53,21 @@ def make_fabric(config: TrainConfig) -> Any:
             devices=local,
             num_nodes=max(1, workers // local),
             strategy=_strategy(config.strategy, workers),
-            precision=config.precision,
+            precision=resolved_precision(config),
         )
         fabric.launch()
     return fabric
+
+
+def resolved_precision(config: TrainConfig) -> Any:
+    """`config.precision`, with "auto" decided: bf16-mixed where the device computes it natively, else 32-true."""
+    if config.precision != "auto":
+        return config.precision
+    on_cuda = config.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+    # A processor without the instructions computes bfloat16 too, several times slower than float32. torch has no public
+    # question for it in all the versions that we support.
+    native = torch.cuda.is_bf16_supported() if on_cuda else torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if native else "32-true"
 
 
 def _strategy(name: str, workers: int) -> Any:
