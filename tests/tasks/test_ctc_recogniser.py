@@ -1,5 +1,6 @@
 """The recogniser as a module, at work, and in one folder."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from sonorant.audio.io import write_audio
+from sonorant.core.checkpoint import save_checkpoint
 from sonorant.core.errors import CheckpointError, ConfigError, DataError
 from sonorant.core.seed import item_seeds
 from sonorant.core.types import Batch
@@ -15,8 +17,15 @@ from sonorant.encoders.conformer import conformer_tiny
 from sonorant.encoders.recurrent import DeepSpeechConfig, RecurrentConfig
 from sonorant.lm.ngram import train_ngram
 from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
-from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config, load_recogniser, save_recogniser
-from sonorant.tasks.asr.package import export_recogniser, open_transcriber
+from sonorant.tasks.asr.model import (
+    CtcRecogniser,
+    FeatureConfig,
+    LogProbs,
+    ctc_config,
+    load_recogniser,
+    save_recogniser,
+)
+from sonorant.tasks.asr.package import build_beam, export_recogniser, find_recogniser, open_transcriber
 from sonorant.tasks.asr.transcriber import Transcriber, Windows, context_frames
 from sonorant.text.alphabet import Alphabet
 
@@ -186,7 +195,7 @@ def test_word_times_lie_where_the_network_put_its_tokens() -> None:
     hypothesis = transcriber.decode(
         type(model(torch.zeros(1, 16000), torch.tensor([16000])))(scores, torch.tensor([50]))
     )[0]
-    transcript = transcriber._transcript("x", hypothesis, 2.0)
+    transcript = transcriber.transcript("x", hypothesis, 2.0)
     assert transcript.text == "ab c"
     assert [word.label for word in transcript.words] == ["ab", "c"]
     middle = model.offset + 10 / model.frame_rate
@@ -258,3 +267,77 @@ def test_a_damaged_search_file_is_named(export: Path) -> None:
     (export / "decoder.json").write_text('{"lm_wieght": 1}')
     with pytest.raises(CheckpointError, match="unknown search option 'lm_wieght'; did you mean 'lm_weight'"):
         open_transcriber(export)
+
+
+def test_signal_processing_is_not_rounded_under_autocast() -> None:
+    """Formant shift and log energies in bfloat16 once gave NaN in most batches of short clips."""
+    model, batch = recogniser(), noise_batch(3)
+    model.augment = build_chain(AugmentConfig(speed=0.0, volume=0.0, formant=1.0, noise=1.0))
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    model.train()
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model.losses(batch)
+    assert torch.equal(seen[0], seen[1])
+
+
+# --- what once went wrong --------------------------------------------------------------------------------------------
+
+
+def test_tokens_that_are_words_stay_apart() -> None:
+    words = Alphabet(["no", "yes"], "word")
+    model = CtcRecogniser(ctc_config(FeatureConfig(dim=20, normalise="utterance"), ENCODERS["recurrent"]), words).eval()
+    scores = torch.full((1, 9, 3), -20.0)
+    for frame, token in enumerate((0, 2, 0, 1, 1, 0, 2, 0, 0)):
+        scores[0, frame, token] = 0.0
+    transcriber = Transcriber(model)
+    hypothesis = transcriber.decode(LogProbs(scores, torch.tensor([9])))[0]
+    assert hypothesis.text == "yes no yes"
+    assert [word.text for word in hypothesis.words] == ["yes", "no", "yes"]
+    assert [word.label for word in transcriber.align(0.1 * torch.randn(16000), "no yes").words] == ["no", "yes"]
+    beam = build_beam(words, None, hot_words={"yes": 1.0})
+    assert transcriber.with_beam(beam).decode(LogProbs(scores, torch.tensor([9])))[0].text == "yes no yes"
+
+
+def test_windows_move_on_though_chunks_leave_no_room_for_them() -> None:
+    model = recogniser(num_layers=1, causal=True, chunk_size=64, left_chunks=1, kernel_size=3)
+    transcriber = Transcriber(model, windows=Windows(seconds=9.0, margin=4.0))
+    waveform = 0.1 * torch.randn(16000 * 31)
+    assert len(transcriber.log_probs(waveform)) == int(model.output_lengths(torch.tensor([len(waveform)])))
+
+
+def test_the_frame_rate_is_that_of_whole_samples() -> None:
+    features = FeatureConfig(sample_rate=22050, dim=20)
+    model = CtcRecogniser(ctc_config(features, ENCODERS["recurrent"]), ALPHABET)
+    hour = torch.tensor([3600 * 22050])
+    assert int(model.output_lengths(hour)) == pytest.approx(3600 * model.frame_rate, abs=2)
+    assert model.stride == 4 * 220
+
+
+def test_every_item_of_a_split_is_scored_once(tmp_path: Path) -> None:
+    from lhotse import CutSet
+
+    from sonorant.data.batches import BatchConfig
+    from sonorant.data.corpora.audio_files import read_header, whole_file_cut
+    from sonorant.tasks.asr.evaluation import collect
+
+    cuts = []
+    for seconds in (0.4, 1.0):
+        path = tmp_path / f"{seconds}.wav"
+        write_audio(path, 0.1 * torch.randn(int(seconds * 16000)), 16000)
+        cuts.append(whole_file_cut(path.stem, path, read_header(path), text="ab", speaker="s"))
+    strict = BatchConfig(min_item_seconds=0.5, max_item_seconds=0.9)
+    assert [item.id for item in collect(recogniser(), CutSet.from_cuts(cuts), strict)] == ["0.4", "1.0"]
+    with pytest.raises(DataError, match=r"stand twice in the split, such as '0.4'"):
+        collect(recogniser(), [cuts[0], cuts[0]], strict)
+
+
+def test_a_run_is_found_by_its_newest_training(tmp_path: Path) -> None:
+    for name, age in (("train-main-b", 100), ("train-main-a", 200), ("train-main-c", 300)):
+        save_recogniser(recogniser(), tmp_path / "stages" / name / "model")
+        os.utime(tmp_path / "stages" / name, (1e9 - age, 1e9 - age))
+    assert find_recogniser(tmp_path).name == "train-main-b"
+    with pytest.raises(CheckpointError, match="no vocabulary"):
+        save_checkpoint(tmp_path / "bare", kind="asr.ctc", weights={}, config=recogniser().config)
+        load_recogniser(tmp_path / "bare")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from sonorant.audio.features.cmvn import Cmvn, cmvn
 from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain
-from sonorant.core.errors import ConfigError, DataError, unknown_name
+from sonorant.core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Encoder, Features, Loss
 from sonorant.encoders.conformer import Conformer, ConformerConfig
 from sonorant.encoders.recurrent import DeepSpeechConfig, DeepSpeechEncoder, RecurrentConfig, RecurrentEncoder
@@ -141,7 +142,9 @@ class CtcRecogniser(nn.Module):
     @property
     def frame_rate(self) -> float:
         """Frames of log probabilities a second."""
-        return float(self.encoder.frame_rate)
+        # The front end moves by whole samples: at 22050 Hz a hop of 10 ms is 220 samples, and 100 frames a second would be
+        # 8 s off after an hour.
+        return float(self.encoder.frame_rate * self.front_end.frame_rate * self.config.features.hop)
 
     @property
     def stride(self) -> int:
@@ -184,9 +187,11 @@ class CtcRecogniser(nn.Module):
         """The CTC loss in nats, counted by tokens; `batch.labels` must hold `tokens` and `tokens_lengths`."""
         if "tokens" not in batch.labels:
             raise DataError(f"the batch has no labels 'tokens'; it has {', '.join(batch.labels) or 'none'}")
-        if self.training and self.augment is not None:
-            batch = self.augment(batch)
-        features = self.features(batch.waveform, batch.lengths)
+        # Signal processing stays in float32 under autocast: linear prediction and log energies do not survive bfloat16.
+        with torch.autocast(batch.waveform.device.type, enabled=False):
+            if self.training and self.augment is not None:
+                batch = self.augment(batch)
+            features = self.features(batch.waveform, batch.lengths)
         if self.training and self.mask is not None and batch.seeds is not None:
             features = self.mask(features, batch.seeds)
         log_probs, lengths = self._decode(features)
@@ -201,7 +206,7 @@ class CtcRecogniser(nn.Module):
         log_probs, lengths = self(batch.waveform, batch.lengths)
         self.train(was_training)
         best = log_probs.argmax(dim=-1)
-        valid = torch.arange(best.shape[1], device=best.device)[None] < lengths[:, None]
+        valid = valid_mask(lengths, best.shape[1])
         return {"blank_share": float(((best == self.tokenizer.blank_id) & valid).sum() / valid.sum().clamp(min=1))}
 
     @torch.no_grad()
@@ -250,9 +255,11 @@ def load_recogniser(folder: str | Path) -> CtcRecogniser:
     """A recogniser in `eval()`, with no flags.
 
     Raises:
-        CheckpointError: nothing there, damaged, of another kind, or of a newer version.
+        CheckpointError: nothing there, damaged, of another kind, of a newer version, or without its vocabulary.
     """
     found = load_checkpoint(folder, kind=KIND)
+    if "vocabulary" not in found.extra:
+        raise CheckpointError(f"{folder} holds no vocabulary: a recogniser is written by save_recogniser")
     model = CtcRecogniser(from_plain(CtcConfig, found.config), tokenizer_from_plain(found.extra["vocabulary"]))
     load_weights(model, found.weights, where=str(folder))
     return model.eval()
