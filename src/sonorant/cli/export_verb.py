@@ -8,7 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from sonorant.tasks.asr.package import DECODER, LM, MODEL, export_recogniser, find_recogniser, stored_search
+from sonorant.tasks.asr.package import DECODER, LM, checkpoint_in, export_recogniser, find_recogniser, stored_search
 
 log = logging.getLogger("sonorant")
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     place = find_recogniser(args.run)
-    model = place / MODEL if (place / MODEL).is_dir() else place
+    model = checkpoint_in(place)
     lm = args.lm or (place / LM if (place / LM).is_file() else None)
     given = {"lm_weight": args.lm_weight, "word_bonus": args.word_bonus}
     search = {**stored_search(place / DECODER), **{name: value for name, value in given.items() if value is not None}}

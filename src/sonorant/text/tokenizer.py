@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BLANK", "Tokenizer", "shown"]
+__all__ = ["BLANK", "Tokenizer", "decoder_symbols", "shown"]
 
 BLANK = "<blank>"
 """Name of symbol 0, which no text is encoded to."""
@@ -62,6 +62,17 @@ class Tokenizer(Protocol):
     def from_plain(cls, plain: Mapping[str, Any]) -> "Tokenizer":
         """What `to_plain` wrote."""
         ...
+
+
+def decoder_symbols(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The symbols as decoders put them together to text: those that are whole words or phones begin with "▁".
+
+    >>> from sonorant.text.alphabet import Alphabet
+    >>> decoder_symbols(Alphabet(["no", "yes"], "word")), decoder_symbols(Alphabet("ab|"))
+    (('<blank>', '▁no', '▁yes'), ('<blank>', 'a', 'b', '|'))
+    """
+    blank, *others = tokenizer.symbols
+    return (blank, *others) if tokenizer.word_boundary else (blank, *(f"▁{symbol}" for symbol in others))
 
 
 def shown(symbol: str) -> str:

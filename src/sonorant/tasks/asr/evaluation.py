@@ -4,7 +4,8 @@ Log probabilities are computed once (`collect`); searches with other options go 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from sonorant.tasks.asr.model import CtcRecogniser, LogProbs
 from sonorant.tasks.asr.transcriber import Transcriber
 from sonorant.tasks.asr.transcript import Transcript
 
-__all__ = ["Scored", "collect", "error_rates", "greedy_scores", "tune_beam"]
+__all__ = ["Scored", "collect", "error_rates", "greedy_scores", "transcripts", "tune_beam"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Scored:
 
 @torch.no_grad()
 def collect(model: CtcRecogniser, cuts: Any, config: BatchConfig) -> list[Scored]:
-    """Log probabilities of every cut, in the corpus's order.
+    """Log probabilities of every cut, in the corpus's order; all are held in memory, 4 bytes a frame and token.
 
     Raises:
-        DataError: no cut, or audio that cannot be read.
+        DataError: no cut, two of one id, or audio that cannot be read.
     """
     was_training = model.training
     model.eval()
@@ -49,8 +50,13 @@ def collect(model: CtcRecogniser, cuts: Any, config: BatchConfig) -> list[Scored
     cuts = list(cuts)
     if not cuts:
         raise DataError("there is nothing to evaluate: the split is empty")
+    twice = [name for name, count in Counter(cut.id for cut in cuts).items() if count > 1]
+    if twice:
+        raise DataError(f"ids must differ, but {len(twice)} stand twice in the split, such as '{twice[0]}'")
     found = {}
-    by_length = replace(config, sample_rate=model.sample_rate, by_duration=True, shuffle=False, max_item_seconds=None)
+    # What training may leave out counts here.
+    everything = {"min_item_seconds": 0.0, "max_item_seconds": None}
+    by_length = replace(config, sample_rate=model.sample_rate, by_duration=True, shuffle=False, **everything)
     for batch in Batches(cuts, by_length, train=False):
         batch = batch.to(device)
         values, lengths = model(batch.waveform, batch.lengths)
@@ -60,13 +66,12 @@ def collect(model: CtcRecogniser, cuts: Any, config: BatchConfig) -> list[Scored
     return [Scored(cut.id, text_of(cut) or "", _speaker(cut), found[cut.id], cut.duration) for cut in cuts]
 
 
-def error_rates(items: Sequence[Scored], hypotheses: Mapping[str, str] | Sequence[str], arm: str) -> list[Score]:
+def error_rates(items: Sequence[Scored], hypotheses: Sequence[str], arm: str) -> list[Score]:
     """`arm/wer` and `arm/cer` with 95 % intervals, speakers resampled whole where they are known."""
-    texts = [hypotheses[item.id] for item in items] if isinstance(hypotheses, Mapping) else list(hypotheses)
     scores = []
     for unit, name in (("word", "wer"), ("char", "cer")):
         metric = ErrorRate(unit, f"{arm}/{name}")  # type: ignore[arg-type]
-        for item, text in zip(items, texts, strict=True):
+        for item, text in zip(items, hypotheses, strict=True):
             metric.update(item.reference, text, group=item.speaker)
         scores.append(metric.score())
     return scores
@@ -78,7 +83,7 @@ def transcripts(items: Sequence[Scored], transcriber: Transcriber, **options: An
     for item in items:
         scores = LogProbs(item.log_probs[None], torch.tensor([len(item.log_probs)]))
         hypothesis = transcriber.decode(scores, **options)[0]
-        found.append(transcriber._transcript(item.id, hypothesis, item.seconds))
+        found.append(transcriber.transcript(item.id, hypothesis, item.seconds))
     return found
 
 

@@ -21,11 +21,11 @@ from sonorant.decoding.ctc_beam import BeamOptions, CtcBeam
 from sonorant.decoding.flashlight import arpa_words
 from sonorant.tasks.asr.model import load_recogniser
 from sonorant.tasks.asr.transcriber import Transcriber, Windows
-from sonorant.text.tokenizer import Tokenizer
+from sonorant.text.tokenizer import Tokenizer, decoder_symbols
 
 __all__ = [
-    "DECODER", "LM", "MODEL", "build_beam", "can_be_closed", "export_recogniser", "find_recogniser", "open_transcriber",
-    "stored_search",
+    "DECODER", "LM", "MODEL", "build_beam", "can_be_closed", "checkpoint_in", "export_recogniser", "find_recogniser",
+    "open_transcriber", "stored_search",
 ]  # fmt: skip
 
 MODEL, LM, DECODER = "model", "lm.arpa", "decoder.json"
@@ -79,9 +79,11 @@ def build_beam(tokenizer: Tokenizer, lm: str | Path | None, *, closed: bool = Fa
     lexicon = None
     if closed and lm is not None:
         if not can_be_closed(tokenizer):
-            raise ConfigError("a closed search needs a vocabulary of letters with a symbol between words: set closed=False")
+            raise ConfigError(
+                "a closed search needs a vocabulary of letters with a symbol between words: set closed=False"
+            )
         lexicon = [word for word in arpa_words(lm) if word not in ("<s>", "</s>", "<unk>") and spelled(word, tokenizer)]
-    return CtcBeam(tokenizer.symbols, lm=lm, lexicon=lexicon, **options)
+    return CtcBeam(decoder_symbols(tokenizer), lm=lm, lexicon=lexicon, **options)
 
 
 def spelled(word: str, tokenizer: Tokenizer) -> bool:
@@ -111,8 +113,8 @@ def open_transcriber(
     Raises:
         CheckpointError: no recogniser there.
     """
-    place = find_recogniser(Path(folder))
-    model = load_recogniser(place / MODEL if (place / MODEL).is_dir() else place)
+    place = find_recogniser(folder)
+    model = load_recogniser(checkpoint_in(place))
     if greedy:
         return Transcriber(model, None, windows)
     own = place / LM
@@ -126,9 +128,15 @@ def open_transcriber(
     return Transcriber(model, build_beam(model.tokenizer, lm, **search), windows)
 
 
-def find_recogniser(folder: Path) -> Path:
-    """The folder itself, or the one inside a run that holds a recogniser."""
-    for place in (folder, folder / "export", *sorted(folder.glob("stages/train-main-*"))):
+def find_recogniser(folder: str | Path) -> Path:
+    """The folder itself, or the one inside a run that holds a recogniser: its export, or the newest that was trained.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(folder)
+    trained = sorted(folder.glob("stages/train-main-*"), key=lambda place: place.stat().st_mtime_ns, reverse=True)
+    for place in (folder, folder / "export", *trained):
         if (place / META_FILE).is_file() or (place / MODEL / META_FILE).is_file():
             return place
     if not folder.exists():
@@ -136,6 +144,12 @@ def find_recogniser(folder: Path) -> Path:
     raise CheckpointError(
         f"no recogniser in {folder}: expected {META_FILE}, {MODEL}/ or export/ there; {_listing(folder)}"
     )
+
+
+def checkpoint_in(place: str | Path) -> Path:
+    """The checkpoint's own folder in a place that `find_recogniser` found."""
+    place = Path(place)
+    return place / MODEL if (place / MODEL).is_dir() else place
 
 
 def _listing(folder: Path) -> str:
@@ -152,6 +166,8 @@ def stored_search(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} must hold search options by name, got {str(found)[:80]}")
     known = [*BeamOptions.__dataclass_fields__, "closed"]
     for name in found:
         if name not in known:

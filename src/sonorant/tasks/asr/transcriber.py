@@ -26,6 +26,7 @@ from sonorant.decoding.greedy import ctc_greedy
 from sonorant.decoding.hypothesis import Hypothesis, Word
 from sonorant.tasks.asr.model import CtcRecogniser, LogProbs
 from sonorant.tasks.asr.transcript import Transcript
+from sonorant.text.tokenizer import decoder_symbols
 
 __all__ = ["Transcriber", "Windows", "context_frames"]
 
@@ -60,9 +61,11 @@ class Transcriber:
     def __init__(self, model: CtcRecogniser, beam: CtcBeam | None = None, windows: Windows | None = None) -> None:
         if model.training:
             raise ConfigError("the recogniser is in training mode; call model.eval() before transcribing with it")
-        if beam is not None and beam.symbols != tuple(model.tokenizer.symbols):
-            raise ConfigError("the beam search was made for another vocabulary than the recogniser's")
         self.model, self.beam, self.windows = model, beam, windows or Windows()
+        self.symbols = decoder_symbols(model.tokenizer)
+        """Of the vocabulary, as decoders spell them."""
+        if beam is not None and beam.symbols != self.symbols:
+            raise ConfigError("the beam search was made for another vocabulary than the recogniser's; see build_beam")
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class Transcriber:
         """One waveform at the model's sample rate."""
         scores = self.log_probs(waveform)
         hypothesis = self.decode(LogProbs(scores[None], torch.tensor([len(scores)])), **options)[0]
-        return self._transcript(name, hypothesis, len(waveform) / self.model.sample_rate)
+        return self.transcript(name, hypothesis, len(waveform) / self.model.sample_rate)
 
     @torch.no_grad()
     def log_probs(self, waveform: Float[Tensor, " time"]) -> Float[Tensor, "frame vocab"]:
@@ -95,8 +98,9 @@ class Transcriber:
         if len(waveform) <= window.seconds * model.sample_rate:
             return _scores(model, waveform)
         stride, grain = model.stride, model.stride * _chunk(model)
-        size = math.floor(window.seconds * model.sample_rate / grain) * grain
         margin = math.ceil(window.margin * model.sample_rate / grain) * grain
+        # Rounded to whole chunks, a window must still hold more than its margins, or it would never move on.
+        size = max(math.floor(window.seconds * model.sample_rate / grain) * grain, 2 * margin + grain)
         parts, start, total = [], 0, int(model.output_lengths(torch.tensor([len(waveform)])))
         done = 0
         while done < total:
@@ -118,18 +122,18 @@ class Transcriber:
         hypotheses = self.decode(self.model(batch.waveform, batch.lengths), **options)
         seconds = (batch.lengths / batch.sample_rate).tolist()
         names = batch.ids or tuple(str(index) for index in range(len(batch)))
-        return [self._transcript(*row) for row in zip(names, hypotheses, seconds, strict=True)]
+        return [self.transcript(*row) for row in zip(names, hypotheses, seconds, strict=True)]
 
     def decode(self, scores: LogProbs, **options: Any) -> list[Hypothesis]:
         """The best hypothesis of each item."""
-        symbols = self.model.tokenizer.symbols
         if self.beam is None:
             if options:
                 raise ConfigError(f"{', '.join(options)}: the best path has no options; give a beam search")
-            return ctc_greedy(scores.values, scores.lengths, self.model.tokenizer.blank_id, symbols)
+            return ctc_greedy(scores.values, scores.lengths, self.model.tokenizer.blank_id, self.symbols)
         return [best[0] for best in self.beam(scores.values, scores.lengths, **options)]
 
-    def _transcript(self, name: str, hypothesis: Hypothesis, seconds: float) -> Transcript:
+    def transcript(self, name: str, hypothesis: Hypothesis, seconds: float) -> Transcript:
+        """A hypothesis about a recording of so many seconds, with its words' times."""
         words = self._timed(hypothesis.words, seconds)
         confidence = sum(word.score for word in words) / len(words) if words else 0.0
         return Transcript(name, hypothesis.text, words, confidence, seconds)
@@ -163,7 +167,7 @@ class Transcriber:
             ids=(name,),
         )
         seconds = len(waveform) / self.model.sample_rate
-        words = self._timed(found.words(0, self.model.tokenizer.symbols), seconds)
+        words = self._timed(found.words(0, self.symbols), seconds)
         confidence = sum(word.score for word in words) / len(words) if words else 0.0
         return Transcript(name, " ".join(word.label for word in words), words, confidence, seconds)
 
@@ -188,14 +192,15 @@ def context_frames(model: CtcRecogniser) -> int | None:
 
 def _chunk(model: CtcRecogniser) -> int:
     """Frames between the places where a window may begin: those of a streaming chunk, so that chunks fall alike."""
-    chunk = getattr(model.encoder.config, "chunk_size", None)
-    return int(chunk or 1)
+    return int(model.encoder.config.chunk_size or 1) if model.config.encoder == "conformer" else 1
 
 
 def _scores(model: CtcRecogniser, waveform: Tensor) -> Float[Tensor, "frame vocab"]:
+    device = next(model.parameters()).device
     lengths = torch.tensor([len(waveform)])
     if int(model.output_lengths(lengths)) == 0:
         # Shorter than one frame: nothing was said that could be heard.
         return torch.zeros(0, model.tokenizer.vocab_size)
-    values, _ = model(waveform[None], lengths)
-    return values[0]
+    values, _ = model(waveform[None].to(device), lengths.to(device))
+    # Searches run on the CPU, and an hour's log probabilities need not lie in the device's memory.
+    return values[0].cpu()
