@@ -46,7 +46,7 @@ layers: $(ENV)/.dev  ## every import points down
 
 docs: $(ENV)/.dev  ## the documentation site; a warning is an error
 	$(BIN)/python docs/make_pages.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(ENV)/.dev  ## run every bench and write bench/README.md
 	$(BIN)/python bench/run.py
