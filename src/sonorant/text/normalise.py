@@ -14,6 +14,7 @@ The result is a fixed point: normalising it again changes nothing.
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,13 +86,13 @@ class Normaliser:
         # before NFKC, which turns the spaces that group digits into plain ones
         text = self._spell(text) if self.numbers else text
         text = unicodedata.normalize(self.form, text).translate(_LOOKALIKES)
-        text = "".join(kept for char in text if (kept := _visible(char)))
+        text = text.translate(_VISIBLE)
         text = self._spell(text) if self.numbers else text
         text = text.lower() if self.case == "lower" else text.upper() if self.case == "upper" else text
         text = _place(text, "'", self.apostrophes)
         text = _place(text, "-", self.hyphens)
         if self.punctuation == "drop":
-            text = "".join(" " if _is_punctuation(char) else char for char in text)
+            text = text.translate(_SPACED)
         if self.accents == "strip":
             decomposed = unicodedata.normalize("NFD", text)
             text = "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
@@ -99,9 +100,21 @@ class Normaliser:
 
     def _spell(self, text: str) -> str:
         grammar = _grammar(self.language)
-        text = "".join(char if char.isascii() else _digit(char) for char in text)
+        text = text.translate(_DIGITS)
         text = spell_numbers(text, self.language, years=self.years, conjunction=self.conjunction)
         return text.replace("&", f" {grammar.ampersand} ").replace("%", f" {grammar.percent} ")
+
+
+class _Table(dict[int, str]):
+    """A table for `str.translate` that asks its rule once for each character there is."""
+
+    def __init__(self, rule: Callable[[str], str]) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def __missing__(self, code: int) -> str:
+        self[code] = self.rule(chr(code))
+        return self[code]
 
 
 def _digit(char: str) -> str:
@@ -117,8 +130,12 @@ def _visible(char: str) -> str:
     return " " if category in ("Cc", "Zl", "Zp", "Zs") else char
 
 
-def _is_punctuation(char: str) -> bool:
-    return char not in "'-" and unicodedata.category(char)[0] in "PS"
+def _spaced(char: str) -> str:
+    """A space for punctuation and symbols."""
+    return " " if char not in "'-" and unicodedata.category(char)[0] in "PS" else char
+
+
+_DIGITS, _VISIBLE, _SPACED = _Table(_digit), _Table(_visible), _Table(_spaced)
 
 
 def _place(text: str, mark: str, rule: str) -> str:

@@ -288,6 +288,7 @@ def _pattern(grammar: _Grammar) -> re.Pattern[str]:
     )
 
 
+_DIGIT = re.compile("[0-9]")
 _PATTERNS = {language: _pattern(grammar) for language, grammar in _GRAMMARS.items()}
 
 
@@ -303,6 +304,8 @@ def spell_numbers(text: str, language: str = "en", *, years: bool = False, conju
     'in nineteen ninety-nine'
     """
     grammar = _grammar(language)
+    if not _DIGIT.search(text):
+        return text  # most of what is written
 
     def spell(match: re.Match[str]) -> str:
         whole, fraction = re.sub(r"\D", "", match["whole"]), match["fraction"]
