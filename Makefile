@@ -3,9 +3,8 @@
 PYTHON ?= python3
 ENV ?= .venv
 BIN := $(ENV)/bin
-export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check lint types layers docs bench prove clean
+.PHONY: help demo test test-slow check lint types layers docs bench prove clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,10 +26,13 @@ $(ENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	touch $@ $(ENV)/.demo
 
 demo: $(ENV)/.demo  ## make a corpus, train a recogniser for minutes, transcribe AUDIO=path, write demo/report.html
-	OMP_NUM_THREADS= $(BIN)/sonorant demo --out demo $(if $(AUDIO),--audio "$(AUDIO)") $(DEMO_OPTIONS)
+	$(BIN)/sonorant demo --out demo $(if $(AUDIO),--audio "$(AUDIO)") $(DEMO_OPTIONS)
 
-test: $(ENV)/.dev  ## the whole test suite, two processes
+test: $(ENV)/.dev  ## the whole test suite, two processes of one thread each
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_OPTIONS)
+
+test-slow: $(ENV)/.dev  ## the tests that `make test` leaves out for their length
+	$(BIN)/python -m pytest -m "slow and not gpu" $(TEST_OPTIONS)
 
 check: lint types layers docs  ## everything but the tests
 
