@@ -9,6 +9,7 @@ from torch import nn
 from sonorant.core.checkpoint import (
     MIGRATIONS,
     SCHEMA,
+    checkpoint_digest,
     compare_weights,
     load_checkpoint,
     load_weights,
@@ -148,3 +149,14 @@ def test_key_tables_translate_drop_and_refuse() -> None:
     assert sorted(rename_keys(weights, table, "x.pt")) == ["layers.0.weight", "layers.1.weight"]
     with pytest.raises(CheckpointError, match=r"x.pt: no rule for 1 keys, such as step"):
         rename_keys(weights, table[:1], "x.pt")
+
+
+def test_a_digest_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        save_checkpoint(tmp_path / name, kind="k", weights={"w": torch.tensor([value])}, config={"x": 1})
+    save_checkpoint(tmp_path / "d", kind="k", weights={"w": torch.tensor([1.0])}, config={"x": 2})
+    digests = [checkpoint_digest(tmp_path / name) for name in "abcd"]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        checkpoint_digest(tmp_path / "absent")

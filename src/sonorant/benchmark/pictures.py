@@ -132,7 +132,9 @@ def spectrogram(
     )
     picture = f"<img src='{png_data(_magma(image.numpy()))}' alt='spectrogram of {seconds:.2f} s' height='{height}'>"
     ticks = _Axis(0.0, seconds, 0.0, 100.0).ticks(8)
-    times = "".join(f"<span style='left:{100 * tick / seconds:.2f}%'>{tick:g} s</span>" for tick in ticks if tick < seconds)
+    times = "".join(
+        f"<span style='left:{100 * tick / seconds:.2f}%'>{tick:g} s</span>" for tick in ticks if tick < seconds
+    )
     return f"<div class='spectrogram'><div class='words'>{labels}</div>{picture}<div class='times'>{times}</div></div>"
 
 

@@ -1,33 +1,42 @@
 """The stages that every recognition recipe goes through: train, language model, evaluate.
 
 Each is a stage of the workspace, so that a recipe which was stopped goes on, and one that is run again with another search
-trains nothing anew.
+trains nothing anew. Every stage is named by the content of what went into it: recordings, transcripts, weights, text.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lhotse import CutSet
+from lhotse.utils import fastcopy
 
 from sonorant.benchmark.workspace import Workspace
-from sonorant.core.config import at_least, to_plain
-from sonorant.core.files import atomic_write
+from sonorant.core.checkpoint import checkpoint_digest, load_checkpoint, load_weights
+from sonorant.core.config import at_least, content_hash, to_plain
+from sonorant.core.errors import DataError
+from sonorant.core.files import atomic_write, file_digest, read_text
 from sonorant.core.seed import derive, seed_everything
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
+from sonorant.data.corpora.corpus import audio_sources, text_of
+from sonorant.data.shards import random_order
 from sonorant.lm.ngram import train_ngram
 from sonorant.tasks.asr.evaluation import Scored, collect, error_rates, greedy_scores, transcripts, tune_beam
 from sonorant.tasks.asr.model import CtcRecogniser, load_recogniser, save_recogniser
-from sonorant.tasks.asr.package import build_beam, can_be_closed, export_recogniser
+from sonorant.tasks.asr.package import build_beam, can_be_closed, checkpoint_in, export_recogniser, find_recogniser
 from sonorant.tasks.asr.training import Speech, TrainingConfig, train_recogniser
 from sonorant.tasks.asr.transcriber import Transcriber
 from sonorant.text.tokenizer import Tokenizer
+from sonorant.train.checkpoint import restore_weights
+from sonorant.train.config import learning_fields
 from sonorant.train.launch import launch
+from sonorant.train.record import Resume
 
 __all__ = ["LmConfig", "evaluate_stage", "lm_stage", "shuffled_transcripts", "train_stage"]
 
@@ -39,7 +48,7 @@ class LmConfig:
     order: int = 3
     """Words of an n-gram; 0 for no language model."""
     text: str = ""
-    """File with a sentence a line that takes the place of the training transcripts."""
+    """File with a sentence a line that takes the place of the training transcripts; normalised as they are."""
     beam_size: int = 50
     """Hypotheses kept after each frame."""
     closed: bool = True
@@ -55,6 +64,7 @@ class LmConfig:
     def __post_init__(self) -> None:
         at_least("order", self.order, 0)
         at_least("beam_size", self.beam_size, 1)
+        at_least("tune_items", self.tune_items, 1)
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,14 @@ class _Job:
     speech: Speech
     training: TrainingConfig
     folder: Path
-    settings: Any
+    settings: dict[str, Any]
     seed: int
     num_workers: int
     progress: bool
     accelerator: str
     init_from: str
     skip: tuple[str, ...]
+    resume: Resume
 
 
 def train_stage(
@@ -93,29 +104,46 @@ def train_stage(
         build: makes the model from a tokeniser; importable from a module, as it travels to other processes.
         speech: prepared corpus.
         training: how.
-        settings: everything that the result depends on.
-        init_from: folder of a recogniser to start from.
+        settings: what else the model depends on, such as the configuration of features, encoder and augmentation.
+        init_from: recogniser to start from: a checkpoint, an export, or the folder of a run.
         skip: patterns of tensors that are not taken from it.
+
+    Raises:
+        CheckpointError: there is nothing to start from, or it does not fit.
     """
-    inputs = [to_plain(settings), speech.tokenizer.to_plain(), _content(speech.split("train")), init_from, list(skip)]
+    start = checkpoint_in(find_recogniser(init_from)) if init_from else None
+    inputs = {
+        "settings": to_plain(settings),
+        "training": _learnt(training),
+        "tokenizer": speech.tokenizer.to_plain(),
+        "train": _content(speech.split("train")),
+        "init_from": "" if start is None else checkpoint_digest(start),
+        "skip": list(skip),
+    }
 
     def make(folder: Path) -> None:
         job = _Job(
-            build, speech, training, folder, settings, derive(work.seed, "train") % 2**31, work.num_workers, work.progress,
-            work.accelerator, init_from, tuple(skip),
+            build, speech, training, folder, inputs, derive(work.seed, "train") % 2**31, work.num_workers, work.progress,
+            work.accelerator, "" if start is None else str(start), tuple(skip), work.resume,
         )  # fmt: skip
         launch(_train, work.devices, job)
 
     return work.stage(f"train-{arm}", make, inputs, resumable=True, collective=True) / "model"
 
 
+def _learnt(training: TrainingConfig) -> dict[str, Any]:
+    """What of a training decides the weights that come out; how often it logs or writes does not."""
+    loop = training.loop
+    choice = {"validate_every": loop.validate_every, "best": loop.best, "patience": loop.patience}
+    return {**to_plain(training), "loop": {**learning_fields(loop), **choice}}
+
+
 def _train(job: _Job) -> None:
     # Weights first, from the run's seed: the same in every process and on every machine.
     seed_everything(job.seed)
     model = job.build(job.speech.tokenizer)
+    model.allow_unalignable = model.allow_unalignable or not job.speech.paired
     if job.init_from:
-        from sonorant.core.checkpoint import load_checkpoint, load_weights
-
         load_weights(model, load_checkpoint(job.init_from).weights, skip=job.skip, where=job.init_from)
     validate = None
     if "dev" in job.speech.corpus.splits:
@@ -131,11 +159,15 @@ def _train(job: _Job) -> None:
         num_workers=job.num_workers,
         progress=job.progress,
         accelerator=job.accelerator,
+        resume=job.resume,
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        # The best on the development data, averaged where the training kept an average; the last where none was chosen.
+        step = restore_weights(model, job.folder / "training")
         extra = {
             "training": {
                 "steps": result.step,
+                "best_step": step,
                 "audio_hours": result.audio_seconds / 3600,
                 "audio_seconds_per_second": result.audio_seconds_per_second,
                 "corpus": to_plain(job.speech.corpus.card),
@@ -152,15 +184,16 @@ def lm_stage(work: Workspace, speech: Speech, config: LmConfig) -> Path | None:
     """Trains the n-gram model; None where the order is 0. The path of its ARPA file."""
     if config.order == 0:
         return None
-    lines = [line for line in speech.texts("train") if line]
-    if config.text:
-        lines = [line.strip() for line in Path(config.text).read_text(encoding="utf-8").splitlines() if line.strip()]
+    texts = map(speech.normalise, read_text(config.text).split("\n")) if config.text else speech.texts("train")
+    lines = [line for line in texts if line]
+    if not lines:
+        raise DataError(f"{config.text or 'the training split'} has no text to train a language model on")
 
     def make(folder: Path) -> None:
         # KenLM, which the search reads it with, wants two words at least.
         train_ngram(lines, max(2, config.order)).save_arpa(folder / "lm.arpa")
 
-    return work.stage("lm", make, [config.order, lines]) / "lm.arpa"
+    return work.stage("lm", make, {"order": config.order, "text": content_hash(lines)}) / "lm.arpa"
 
 
 def evaluate_stage(
@@ -178,6 +211,7 @@ def evaluate_stage(
     Writes `scores.json` and, for each arm, `<arm>.jsonl` with reference, hypothesis and words of every utterance. The arm
     "main" is exported with its language model and search to `export/` of the workspace.
     """
+    tuning = "dev" if "dev" in speech.corpus.splits else "train"
 
     def make(folder: Path) -> None:
         recogniser = load_recogniser(model)
@@ -187,7 +221,7 @@ def evaluate_stage(
         if lm is not None and config is not None:
             closed = config.closed and can_be_closed(recogniser.tokenizer)
             beam = build_beam(recogniser.tokenizer, lm, closed=closed, beam_size=config.beam_size)
-            dev = [*speech.split("dev" if "dev" in speech.corpus.splits else "train")][: config.tune_items]
+            dev = [*speech.split(tuning)][: config.tune_items]
             tuned = tune_beam(collect(recogniser, dev, batches), beam, config.lm_weights, config.word_bonuses)
             options = {name: tuned[name] for name in ("lm_weight", "word_bonus")}
             scores += _evaluated(folder, f"{arm}_lm", items, transcriber.with_beam(beam), options)
@@ -196,17 +230,11 @@ def evaluate_stage(
         with atomic_write(folder / "scores.json") as file:
             file.write(json.dumps([to_plain(score) for score in scores], indent=1).encode())
 
-    lm_key = _digest(lm) if lm is not None else ""
-    inputs = [
-        arm,
-        str(model.parent.name),
-        split,
-        lm_key,
-        to_plain(config) if config else None,
-        _content(speech.split(split)),
-    ]
+    inputs: dict[str, Any] = {"model": checkpoint_digest(model), "split": split, "cuts": _content(speech.split(split))}
+    if lm is not None and config is not None:
+        inputs |= {"lm": file_digest(lm), "search": to_plain(config), "tuned_on": _content(speech.split(tuning))}
     folder = work.stage(f"evaluate-{arm}", make, inputs)
-    if arm == "main":
+    if arm == "main" and work.first:
         search = folder / "search.json"
         export_recogniser(
             model, work.folder / "export", lm=lm, search=json.loads(search.read_text()) if search.is_file() else None
@@ -233,38 +261,24 @@ def _evaluated(
 
 def shuffled_transcripts(speech: Speech, seed: int) -> Speech:
     """The control that must fail: the same audio, the same transcripts, wrongly paired in training."""
-    from dataclasses import replace
-
-    import numpy as np
-
     cuts = list(speech.split("train"))
-    order = np.random.default_rng(derive(seed, "shuffle")).permutation(len(cuts))
-    texts = [cuts[i].supervisions[0].text for i in order]
-    paired = [_with_text(cut, text) for cut, text in zip(cuts, texts, strict=True)]
+    texts = [text_of(cut) or "" for cut in cuts]
+    order = random_order(len(cuts), derive(seed, "shuffle")).tolist()
+    paired = [cut.map_supervisions(partial(_retold, cut.supervisions[0].id, texts[i])) for cut, i in zip(cuts, order)]
     corpus = speech.corpus.with_splits({**speech.corpus.splits, "train": CutSet.from_cuts(paired)})
-    return replace(speech, corpus=corpus, report=replace(speech.report, corpus=corpus))
+    return replace(speech, corpus=corpus, report=replace(speech.report, corpus=corpus), paired=False)
 
 
-def _with_text(cut: Any, text: str) -> Any:
-    return cut.map_supervisions(partial(_retext, text))
-
-
-def _retext(text: str, supervision: Any) -> Any:
-    return supervision.transform_text(lambda _: text)
+def _retold(first: str, text: str, supervision: Any) -> Any:
+    """The first turn says the whole text, any other nothing."""
+    return fastcopy(supervision, text=text if supervision.id == first else None)
 
 
 def _content(cuts: CutSet) -> str:
-    """What a result on these cuts depends on, in short: ids, durations and transcripts."""
-    import hashlib
-
+    """What a result on these cuts depends on, in short: audio, stretches of it, and transcripts."""
     digest = hashlib.sha256()
     for cut in cuts:
-        texts = " ".join(s.text or "" for s in cut.supervisions)
-        digest.update(f"{cut.id}\t{cut.duration:.4f}\t{texts}\n".encode())
+        digest.update(f"{cut.id}\t{cut.start:.4f}\t{cut.duration:.4f}\t{text_of(cut) or ''}\n".encode())
+        for source in audio_sources(cut):
+            digest.update(source)
     return digest.hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -14,13 +14,13 @@ from typing import Any
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from sonorant.core.config import to_plain
+from sonorant.core.config import content_hash, to_plain
 from sonorant.core.errors import CheckpointError
 from sonorant.core.files import atomic_folder, file_digest, recover_folder
 
 __all__ = [
-    "SCHEMA", "Checkpoint", "GeometryReport", "compare_weights", "load_checkpoint", "load_weights", "rename_keys",
-    "save_checkpoint",
+    "SCHEMA", "Checkpoint", "GeometryReport", "checkpoint_digest", "compare_weights", "load_checkpoint", "load_weights",
+    "rename_keys", "save_checkpoint",
 ]  # fmt: skip
 
 SCHEMA = 2
@@ -115,6 +115,20 @@ def load_checkpoint(folder: str | Path, *, kind: str | None = None, verify: bool
     if kind is not None and meta["kind"] != kind:
         raise CheckpointError(f"{folder} holds a model of kind '{meta['kind']}', expected '{kind}'")
     return Checkpoint(meta["kind"], weights, meta["config"], meta["extra"])
+
+
+def checkpoint_digest(folder: str | Path) -> str:
+    """Sixteen hexadecimal digits for a checkpoint's content: weights, configuration and vocabulary; not its place.
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+    """
+    folder = Path(folder)
+    meta = _read_meta(folder)
+    _check_file(folder / WEIGHTS_FILE, meta.get("weights", {}), verify=False)
+    # The checksum that was written is taken on trust; older schemas have none.
+    weights = meta.get("weights", {}).get("sha256") or file_digest(folder / WEIGHTS_FILE)
+    return content_hash(weights, {name: value for name, value in meta.items() if name not in ("sonorant", "weights")})
 
 
 # --- weights that do or do not fit ------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_folder", "atomic_write", "file_digest", "file_lock", "recover_folder", "sync_folder"]
+from sonorant.core.errors import DataError
+
+__all__ = ["atomic_folder", "atomic_write", "file_digest", "file_lock", "read_text", "recover_folder", "sync_folder"]
 
 
 @contextmanager
@@ -98,6 +100,20 @@ def sync_folder(path: Path) -> None:
     """Forces a folder's entries to the disk, where the system can (Windows cannot)."""
     if os.name == "posix":
         _sync(path)
+
+
+def read_text(path: str | Path) -> str:
+    """A text file that a user named.
+
+    Raises:
+        DataError: no such file, or it is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"no file {path}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def file_digest(path: str | Path) -> str:

@@ -25,6 +25,7 @@ from sonorant.core.files import atomic_write
 from sonorant.core.lengths import pad
 from sonorant.core.types import Batch, Features
 from sonorant.data.batches import read_cut
+from sonorant.data.corpora.corpus import audio_sources
 
 __all__ = ["FeatureCache"]
 
@@ -226,13 +227,8 @@ def _rows_of(batch: Batch, rows: list[int]) -> Batch:
 def _cut_key(cut: Any, sample_rate: int) -> str:
     """A digest of all that decides a cut's samples; its id and its labels do not."""
     digest = hashlib.blake2b(f"cut {sample_rate};".encode(), digest_size=16)
-    for part in [track.cut for track in cut.tracks] if hasattr(cut, "tracks") else [cut]:
-        for source in part.recording.sources if getattr(part, "recording", None) is not None else []:
-            if source.type == "file":
-                status = os.stat(source.source)
-                digest.update(f"{source.source} {status.st_size} {status.st_mtime_ns};".encode())
-            elif isinstance(source.source, bytes):
-                digest.update(source.source)
+    for source in audio_sources(cut):
+        digest.update(source)
     digest.update(json.dumps(_plain(cut.to_dict()), sort_keys=True, default=str).encode())
     return digest.hexdigest()
 

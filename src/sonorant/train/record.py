@@ -61,6 +61,6 @@ def check_record(
     more = f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else ""
     raise TrainingError(
         f"{folder} holds a training (at step {step}) with another configuration:\n{rows}{more}\n"
-        "Give another folder to train anew, restore these fields to go on as it was, or set resume='ignore-config' to go "
-        "on from its state with the new configuration"
+        "Give another folder to train anew, restore these fields to go on as it was, or go on from its state with the new "
+        "configuration by resume='ignore-config' (on the command line --resume ignore-config)"
     )

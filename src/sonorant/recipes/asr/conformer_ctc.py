@@ -9,6 +9,7 @@ convolution module, so that no utterance depends on its batch, and rotary positi
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.recognition import LmConfig, evaluate_stage, lm_stage, shuffled_transcripts, train_stage
@@ -16,10 +17,9 @@ from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig, conformer_medium, conformer_small
-from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
-from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config
-from sonorant.tasks.asr.training import TextConfig, TrainingConfig, prepare_speech
-from sonorant.text.tokenizer import Tokenizer
+from sonorant.tasks.asr.augmentation import AugmentConfig, no_augmentation
+from sonorant.tasks.asr.model import FeatureConfig
+from sonorant.tasks.asr.training import TextConfig, TrainingConfig, build_recogniser, prepare_speech
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 from sonorant.train.schedule import ScheduleConfig
@@ -150,17 +150,6 @@ CLAIMS = [
 ]
 
 
-def build(config: Config, augment: AugmentConfig, tokenizer: Tokenizer) -> CtcRecogniser:
-    """The model with its augmentation."""
-    return CtcRecogniser(
-        ctc_config(config.features, config.encoder),
-        tokenizer,
-        build_chain(augment),
-        build_mask(augment),
-        allow_unalignable=augment.speed > 0,
-    )
-
-
 def run(config: Config, work: Workspace) -> list[Score]:
     """Corpus → subwords → Conformer → CTC → n-gram → error rates."""
     frame_rate = 1 / config.features.hop / config.encoder.factor
@@ -170,9 +159,9 @@ def run(config: Config, work: Workspace) -> list[Score]:
 
     def arm(name: str, augment: AugmentConfig, with_lm: bool = False) -> list[Score]:
         data = shuffled_transcripts(speech, work.seed) if name == "shuffled" else speech
-        settings = replace(config, augment=augment)
+        parts: dict[str, Any] = {"features": config.features, "encoder": config.encoder, "augment": augment}
         model = train_stage(
-            work, name, partial(build, config, augment), data, config.training, settings,
+            work, name, partial(build_recogniser, **parts), data, config.training, parts,
             init_from=config.init_from, skip=config.skip,
         )  # fmt: skip
         return evaluate_stage(work, name, model, speech, config.training.batches, lm if with_lm else None, config.lm)

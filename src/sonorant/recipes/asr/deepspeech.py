@@ -10,6 +10,7 @@ and variance, AdamW takes the place of Adam, and the scorer's search is flashlig
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from lhotse import CutSet
 
@@ -21,10 +22,9 @@ from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
 from sonorant.encoders.recurrent import DeepSpeechConfig
-from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
-from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config
-from sonorant.tasks.asr.training import TextConfig, TrainingConfig, prepare_speech
-from sonorant.text.tokenizer import Tokenizer
+from sonorant.tasks.asr.augmentation import AugmentConfig, no_augmentation
+from sonorant.tasks.asr.model import FeatureConfig
+from sonorant.tasks.asr.training import TextConfig, TrainingConfig, build_recogniser, prepare_speech
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 from sonorant.train.schedule import ScheduleConfig
@@ -169,17 +169,6 @@ CLAIMS = [
 ]
 
 
-def build(config: Config, tokenizer: Tokenizer) -> CtcRecogniser:
-    """The model with its augmentation."""
-    return CtcRecogniser(
-        ctc_config(config.features, config.encoder),
-        tokenizer,
-        build_chain(config.augment),
-        build_mask(config.augment),
-        allow_unalignable=config.augment.speed > 0,
-    )
-
-
 def chosen(corpus: Corpus, config: Config) -> Corpus:
     """The utterances that the configuration asks for."""
     splits = dict(corpus.splits)
@@ -202,13 +191,14 @@ def run(config: Config, work: Workspace) -> list[Score]:
         corpus, config.text, config.training, frame_rate=1 / config.features.hop, folder=work.folder
     )
     lm = lm_stage(work, speech, config.lm)
-    options = {"init_from": config.init_from, "skip": config.skip}
-    make = partial(build, config)
-    batches = config.training.batches
-    model = train_stage(work, "main", make, speech, config.training, config, **options)  # type: ignore[arg-type]
+    parts: dict[str, Any] = {"features": config.features, "encoder": config.encoder, "augment": config.augment}
+    make, batches = partial(build_recogniser, **parts), config.training.batches
+    model = train_stage(
+        work, "main", make, speech, config.training, parts, init_from=config.init_from, skip=config.skip
+    )
     scores = evaluate_stage(work, "main", model, speech, batches, lm, config.lm)
     if "shuffled" in work.arms:
         wrong = shuffled_transcripts(speech, work.seed)
-        model = train_stage(work, "shuffled", make, wrong, config.training, config)
+        model = train_stage(work, "shuffled", make, wrong, config.training, parts)
         scores += evaluate_stage(work, "shuffled", model, speech, batches)
     return scores

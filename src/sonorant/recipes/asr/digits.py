@@ -9,6 +9,7 @@ lack, speed, formants (the length of the throat), equaliser, noise, rooms and Sp
 import statistics
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from lhotse import CutSet
 
@@ -20,10 +21,9 @@ from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
 from sonorant.encoders.recurrent import RecurrentConfig
-from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
-from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config
-from sonorant.tasks.asr.training import TextConfig, TrainingConfig, prepare_speech
-from sonorant.text.tokenizer import Tokenizer
+from sonorant.tasks.asr.augmentation import AugmentConfig, no_augmentation
+from sonorant.tasks.asr.model import FeatureConfig
+from sonorant.tasks.asr.training import TextConfig, TrainingConfig, build_recogniser, prepare_speech
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 from sonorant.train.schedule import ScheduleConfig
@@ -81,6 +81,10 @@ class Config:
     """A few minutes a speaker."""
     speakers: tuple[str, ...] = ()
     """Which to leave out; all in turn where empty."""
+    init_from: str = ""
+    """Folder of a recogniser whose weights to start from; it must not have heard these speakers."""
+    skip: tuple[str, ...] = ()
+    """Patterns of tensors that are not taken from it, such as head.*"""
 
 
 def fsdd() -> Config:
@@ -117,17 +121,6 @@ CLAIMS = [
 ]
 
 
-def build(config: Config, augment: AugmentConfig, tokenizer: Tokenizer) -> CtcRecogniser:
-    """The model with its augmentation."""
-    return CtcRecogniser(
-        ctc_config(config.features, config.encoder),
-        tokenizer,
-        build_chain(augment),
-        build_mask(augment),
-        allow_unalignable=augment.speed > 0,
-    )
-
-
 def by_speaker(corpus: Corpus) -> dict[str, list]:
     """All cuts of a corpus, by speaker."""
     found: dict[str, list] = {}
@@ -155,10 +148,11 @@ def run(config: Config, work: Workspace) -> list[Score]:
         speech = prepare_speech(fold, config.text, config.training, frame_rate=rate, folder=work.folder)
         for arm in rates:
             data = shuffled_transcripts(speech, work.seed) if arm == "shuffled" else speech
-            settings = replace(config, augment=arms[arm], speakers=(speaker,))
+            parts: dict[str, Any] = {"features": config.features, "encoder": config.encoder, "augment": arms[arm]}
             model = train_stage(
-                work, f"{arm}-{speaker}", partial(build, config, arms[arm]), data, config.training, settings
-            )
+                work, f"{arm}-{speaker}", partial(build_recogniser, **parts), data, config.training, parts,
+                init_from=config.init_from, skip=config.skip,
+            )  # fmt: skip
             found = evaluate_stage(work, f"{arm}-{speaker}", model, speech, config.training.batches)
             scores.append(found[0])
             rates[arm].append(found[0].value)

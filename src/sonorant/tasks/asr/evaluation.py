@@ -55,8 +55,8 @@ def collect(model: CtcRecogniser, cuts: Any, config: BatchConfig) -> list[Scored
         raise DataError(f"ids must differ, but {len(twice)} stand twice in the split, such as '{twice[0]}'")
     found = {}
     # What training may leave out counts here.
-    everything = {"min_item_seconds": 0.0, "max_item_seconds": None}
-    by_length = replace(config, sample_rate=model.sample_rate, by_duration=True, shuffle=False, **everything)
+    everything = replace(config, min_item_seconds=0.0, max_item_seconds=None)
+    by_length = replace(everything, sample_rate=model.sample_rate, by_duration=True, shuffle=False)
     for batch in Batches(cuts, by_length, train=False):
         batch = batch.to(device)
         values, lengths = model(batch.waveform, batch.lengths)

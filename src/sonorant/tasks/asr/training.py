@@ -20,7 +20,8 @@ from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig, Batches
 from sonorant.data.checks import CheckReport, check_corpus
 from sonorant.data.corpora.corpus import Corpus, text_of
-from sonorant.tasks.asr.model import CtcRecogniser
+from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask
+from sonorant.tasks.asr.model import CtcRecogniser, EncoderConfig, FeatureConfig, ctc_config
 from sonorant.text.alphabet import Alphabet
 from sonorant.text.normalise import Normaliser
 from sonorant.text.subword import Subword
@@ -28,10 +29,12 @@ from sonorant.text.tokenizer import Tokenizer
 from sonorant.train.config import TrainConfig
 from sonorant.train.loop import FitResult, fit
 from sonorant.train.optim import OptimConfig, build_optimizer
+from sonorant.train.record import Resume
 from sonorant.train.schedule import ScheduleConfig, build_schedule
 
 __all__ = [
-    "Speech", "TextConfig", "TrainingConfig", "build_tokenizer", "prepare_speech", "token_labels", "train_recogniser",
+    "Speech", "TextConfig", "TrainingConfig", "build_recogniser", "build_tokenizer", "prepare_speech", "token_labels",
+    "train_recogniser",
 ]  # fmt: skip
 
 log = logging.getLogger("sonorant")
@@ -88,6 +91,10 @@ class Speech:
     """Transcripts normalised; bad items left out."""
     tokenizer: Tokenizer
     report: CheckReport
+    normalise: Normaliser
+    """What the transcripts went through; other text that is put beside them must go through it too."""
+    paired: bool = True
+    """False where transcripts were shuffled on purpose: some are then longer than their audio has frames for."""
 
     def split(self, name: str) -> CutSet:
         """Cuts of a split."""
@@ -122,7 +129,8 @@ def prepare_speech(
     Raises:
         DataError: no training split, too many bad items, shared speakers.
     """
-    corpus = corpus.with_splits({name: _normalised(cuts, text.normaliser()) for name, cuts in corpus.splits.items()})
+    normaliser = text.normaliser()
+    corpus = corpus.with_splits({name: _normalised(cuts, normaliser) for name, cuts in corpus.splits.items()})
     if tokenizer is None:
         tokenizer = build_tokenizer(text, (text_of(cut) or "" for cut in corpus.split("train")))
     report = check_corpus(
@@ -141,7 +149,7 @@ def prepare_speech(
         counts = Counter(item.reason for item in report.skipped)
         listed = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         log.info("left out %d of %d items: %s", len(report.skipped), report.num_items, listed)
-    return Speech(report.corpus, tokenizer, report)
+    return Speech(report.corpus, tokenizer, report, normaliser)
 
 
 def build_tokenizer(text: TextConfig, texts: Iterable[str]) -> Tokenizer:
@@ -152,6 +160,20 @@ def build_tokenizer(text: TextConfig, texts: Iterable[str]) -> Tokenizer:
     if text.tokens in ("char", "word"):
         return Alphabet.build(lines, text.tokens)
     return Subword.train(lines, vocab_size=text.vocab_size)
+
+
+def build_recogniser(
+    tokenizer: Tokenizer, features: FeatureConfig, encoder: EncoderConfig, augment: AugmentConfig
+) -> CtcRecogniser:
+    """A recogniser with random weights, and what varies its training data."""
+    return CtcRecogniser(
+        ctc_config(features, encoder),
+        tokenizer,
+        build_chain(augment),
+        build_mask(augment),
+        # A recording that is played faster may be left with too few frames for its text.
+        allow_unalignable=augment.speed > 0,
+    )
 
 
 def token_labels(tokenizer: Tokenizer) -> dict[str, Callable[[Any], Any]]:
@@ -171,6 +193,7 @@ def train_recogniser(
     num_workers: int = 0,
     progress: bool = True,
     accelerator: str = "auto",
+    resume: Resume = "auto",
 ) -> FitResult:
     """Trains in place, going on from whatever the folder holds; see `train.loop.fit`.
 
@@ -185,6 +208,7 @@ def train_recogniser(
         num_workers: processes that load audio.
         progress: show a bar.
         accelerator: cpu, cuda, mps or auto.
+        resume: "ignore-config" goes on in a folder that was trained with another configuration.
     """
     batch_config = replace(config.batches, sample_rate=model.sample_rate, num_workers=num_workers)
     labels = token_labels(speech.tokenizer)
@@ -208,6 +232,7 @@ def train_recogniser(
         schedules={"model": build_schedule(config.schedule, config.steps)},
         validate=validate,
         diagnose=model.diagnose,
+        resume=resume,
     )
 
 
