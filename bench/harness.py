@@ -94,11 +94,18 @@ def _cell(value: Any) -> str:
 
 
 def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: str = "") -> None:
-    """Prints the table and stores it as `bench/results/<name>.json`, from which `bench/README.md` is made."""
+    """Prints the table and stores it as `bench/results/<name>.json`, from which `bench/README.md` is made.
+
+    A run with `--quick` never takes the place of a stored full one.
+    """
     print(f"\n## {title}\n\n{table(rows)}\n")
     if notes:
         print(notes)
     RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    if "--quick" in sys.argv and file.is_file() and "--quick" not in json.loads(file.read_text())["command"]:
+        print(f"not stored: {file.name} holds a full run, and this was a quick one", file=sys.stderr)
+        return
     stored = {
         "title": title,
         "command": " ".join(["python", f"bench/{name}.py", *sys.argv[1:]]),
@@ -107,4 +114,4 @@ def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: str 
         "notes": notes,
         "rows": [dict(row) for row in rows],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")

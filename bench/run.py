@@ -1,10 +1,10 @@
-"""Runs every bench script and writes `bench/README.md` from the stored results.
+"""Runs every bench script and writes `bench/README.md`, and the figures of the README, from the stored results.
 
     python bench/run.py [--quick] [--only NAME …] [--page] [--minutes M]
 
 Each script runs in a process of its own with a time limit; one that fails or takes too long keeps its stored result and is
-named at the end. `--page` runs nothing and only writes the page. Scripts that need arguments (they take no `--quick`) are run
-by hand, and their results stand on the page all the same.
+named at the end. `--page` runs nothing and only writes. A quick run never takes the place of a stored full one. Scripts
+that need arguments (they take no `--quick`) are run by hand, and their results stand on the page all the same.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+BEGIN, END = "<!-- figures: made by bench/run.py -->", "<!-- end of figures -->"
 Row = Mapping[str, Any]
 
 
@@ -39,6 +40,8 @@ class HotPath:
     unit: str = "×"
     where: tuple[tuple[str, Any], ...] = ()
     """Further columns and their values, such as one thread."""
+    front: bool = False
+    """Whether the README shows it."""
 
     @property
     def aim(self) -> str:
@@ -55,28 +58,61 @@ class HotPath:
 
 ONE, TWO = (("threads", 1),), (("threads", 2),)
 HOT_PATHS = (
-    HotPath("fbank, batch of 32, over kaldi-native-fbank", "features", "fbank, 32 x", at_least=2, where=ONE),
+    HotPath(
+        "fbank, batch of 32, over kaldi-native-fbank", "features", "fbank, 32 x", at_least=2, where=ONE, front=True
+    ),
     HotPath("fbank, batch of 32, two threads each", "features", "fbank, 32 x", at_least=2, where=TWO),
     HotPath("fbank, one file, over kaldi-native-fbank", "features", "fbank, 1 s", at_least=1, where=ONE),
     HotPath("MFCC, batch of 32, over kaldi-native-fbank", "features", "mfcc, 32 x", at_least=2, where=ONE),
     HotPath("MFCC, one file, over kaldi-native-fbank", "features", "mfcc, 1 s", at_least=1, where=ONE),
-    HotPath("mel, batch of 32, over librosa", "features", "mel, 32 x", at_least=1, where=ONE),
-    HotPath("pitch, batch, over Praat", "pitch", "speed, 8 x", at_least=1),
+    HotPath("mel, batch of 32, over librosa", "features", "mel, 32 x", at_least=1, where=ONE, front=True),
+    HotPath("pitch, batch, over Praat", "pitch", "speed, 8 x", at_least=1, front=True),
     HotPath("resampling 44.1 → 16 kHz over soxr HQ", "resample", "44100 to 16000, high$"),
-    HotPath("synthetic corpus, jittered, one core", "corpus", "jittered", "x real time, processor", 300, unit="× real time"),
+    HotPath(
+        "synthetic corpus, jittered, one core",
+        "corpus",
+        "jittered",
+        "x real time, processor",
+        300,
+        unit="× real time",
+        front=True,
+    ),
     HotPath("loading flac over lhotse's sampler", "loader", "flac files, 0 workers", at_least=1),
-    HotPath("padding over random batches, 20 000 items", "loader", "padding share, 20000 items; peer: random", at_least=1),
+    HotPath(
+        "padding over random batches, 20 000 items",
+        "loader",
+        "padding share, 20000 items; peer: random",
+        at_least=1,
+        front=True,
+    ),
     HotPath("going on at 99 % of a million items", "loader", "going on at 99% of 1000000", "ours", at_most=1, unit="s"),
-    HotPath("word error rate of 100 000 pairs over jiwer", "wer", "WER of 100000", at_least=1),
+    HotPath("word error rate of 100 000 pairs over jiwer", "wer", "WER of 100000", at_least=1, front=True),
     HotPath("CTC beam search without a model over pyctcdecode", "decoding", "no model", at_least=1),
     HotPath("CTC loss and gradient over torch's, 500 tokens", "ctc", "CTC loss and gradient, 32 × 125", at_least=1),
     HotPath("forced alignment over numpy", "ctc", "forced alignment", at_least=1),
-    HotPath("n-gram training, 10 M words, order 3", "ngram", "order 3, 10 M words", "ours", at_most=600, unit="s"),
-    HotPath("training step, `fit` over a bare loop", "train_step", "training step, GRU 128", at_least=0.95),
-    HotPath("training step, Conformer 4 × 144", "ctc", "training step: Conformer 4 × 144, frames", "ours", unit="audio-s/s"),
-    HotPath("`import sonorant` over `import torch`", "import_time", "import sonorant$", "over import torch, s",
-            at_most=0.2, unit="s"),
-)  # fmt: skip
+    HotPath(
+        "n-gram training, 10 M words, order 3",
+        "ngram",
+        "order 3, 10 M words",
+        "ours",
+        at_most=600,
+        unit="s",
+        front=True,
+    ),
+    HotPath("training step, `fit` over a bare loop", "train_step", "training step, GRU 128", at_least=0.95, front=True),
+    HotPath(
+        "training step, Conformer 4 × 144", "ctc", "training step: Conformer 4 × 144, frames", "ours", unit="audio-s/s"
+    ),
+    HotPath(
+        "`import sonorant` over `import torch`",
+        "import_time",
+        "import sonorant$",
+        "over import torch, s",
+        at_most=0.2,
+        unit="s",
+        front=True,
+    ),
+)
 
 
 def main() -> int:
@@ -95,7 +131,10 @@ def main() -> int:
             problem = run(name, args.quick, 60 * args.minutes)
             if problem:
                 failures[name] = problem
-    (HERE / "README.md").write_text(page(), encoding="utf-8")
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    (HERE / "README.md").write_text(page(found), encoding="utf-8")
+    front = HERE.parent / "README.md"
+    front.write_text(with_figures(front.read_text("utf-8"), found), encoding="utf-8")
     for name, problem in failures.items():
         print(f"{name}: {problem}; its stored result stays as it was", file=sys.stderr)
     return 1 if failures else 0
@@ -127,9 +166,8 @@ def run(name: str, quick: bool, limit: float) -> str:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def page() -> str:
-    """The whole of `bench/README.md`."""
-    found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+def page(found: Mapping[str, Any]) -> str:
+    """The whole of `bench/README.md`, from results by name."""
     lines = [
         "# Benches", "",
         "Made by `python bench/run.py` (`make bench`) from `bench/results/*.json`; do not edit. Ours and the peer's runs "
@@ -144,17 +182,32 @@ def page() -> str:
 
 def summary(path: HotPath, found: Mapping[str, Any]) -> str:
     """One hot path as a row."""
-    title = f"[{path.title}](#{anchor(path.bench, found.get(path.bench))})"
     result = found.get(path.bench)
-    if result is None:
+    title = f"[{path.title}](#{anchor(path.bench, result)})"
+    value = figure(path, result)
+    if result is None or value is None:
         return f"| {title} | not measured | {path.aim} | | |"
-    wanted = [row for row in result["rows"] if re.match(path.what, str(row.get("what", "")))]
-    rows = [row for row in wanted if all(row.get(key) == value for key, value in path.where)]
-    value = number(rows[0].get(path.column)) if rows else None
-    if value is None:
-        return f"| {title} | not measured | {path.aim} | | {result['commit']} |"
     met = {None: "", True: "yes", False: "**no**"}[path.met(value)]
     return f"| {title} | {value:.3g} {path.unit} | {path.aim} | {met} | {result['commit']} |"
+
+
+def figure(path: HotPath, result: Mapping[str, Any] | None) -> float | None:
+    """A hot path's figure in the stored result of its bench; None where it is not there."""
+    for row in [] if result is None else result["rows"]:
+        named = re.match(path.what, str(row.get("what", "")))
+        if named and all(row.get(key) == value for key, value in path.where):
+            return number(row.get(path.column))
+    return None
+
+
+def with_figures(text: str, found: Mapping[str, Any]) -> str:
+    """The README with its table of figures made anew: those that were measured, and where."""
+    rows = [(path, figure(path, found.get(path.bench))) for path in HOT_PATHS if path.front]
+    measured = [(path, value) for path, value in rows if value is not None]
+    machines = sorted({found[path.bench]["machine"] for path, _ in measured})
+    body = [f"| {path.title} | {value:.3g} {path.unit} |" for path, value in measured]
+    lines = [BEGIN, "| | |", "|---|---|", *body, "", f"Measured on: {'; '.join(machines)}.", END]
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: "\n".join(lines), text, flags=re.DOTALL)
 
 
 def number(value: Any) -> float | None:

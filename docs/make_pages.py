@@ -1,9 +1,9 @@
-"""Writes the pages that are made from the code: the reference, the command line, the recipes, the corpora, the decisions.
+"""Writes the pages that are made from the code and from stored results: the reference, the command line, and the tables.
 
     python docs/make_pages.py
 
-What comes out depends on the sources and on `results/*.json` alone, so that a second run changes nothing. Everything lands
-in `docs/reference/` and `docs/generated/`, which git ignores. `docs/nav.py` puts the pages into the site's navigation.
+What comes out depends on the sources, `results/*.json` and `bench/README.md` alone: a second run changes nothing. Everything
+lands in `docs/reference/` and `docs/generated/`, which git ignores. `docs/nav.py` puts the pages into the site's navigation.
 """
 
 import argparse
@@ -25,12 +25,17 @@ os.environ["COLUMNS"] = "110"  # argparse asks for the terminal's width, which t
 sys.path.insert(0, str(ROOT / "src"))
 
 
+def pages() -> dict[str, str]:
+    """Path below docs → text, of every page."""
+    return {**reference(), **command_line(), **recipes(), **corpora(), **benches(), **decisions()}
+
+
 def main() -> None:
-    """All pages."""
-    pages = {**reference(), **command_line(), **recipes(), **corpora(), **decisions()}
+    """Writes all pages anew."""
+    made = pages()
     for folder in ("reference", "generated"):
         shutil.rmtree(DOCS / folder, ignore_errors=True)
-    for name, text in pages.items():
+    for name, text in made.items():
         path = DOCS / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.rstrip() + "\n", encoding="utf-8")
@@ -49,17 +54,17 @@ def floors() -> list[list[str]]:
 def reference() -> dict[str, str]:
     """One page for each package that holds modules, and the index of all levels."""
     index = ["# Reference", "", "Built from the docstrings, one page a package, from the bottom of the house up.", ""]
-    pages = {}
+    found: dict[str, str] = {}
     for level, names in enumerate(floors()):
         rows = []
         for folder in (folder for name in names for folder in packages(PACKAGE / name)):
             dotted = folder.relative_to(PACKAGE.parent).as_posix().replace("/", ".")
             page = f"reference/{dotted.removeprefix('sonorant.')}.md"
-            pages[page] = package_page(dotted, folder)
+            found[page] = package_page(dotted, folder)
             rows.append(f"| [`{dotted}`]({Path(page).name}) | {first_line(folder / '__init__.py')} |")
         if rows:
             index += [f"## Level {level}", "", "| package | holds |", "|---|---|", *rows, ""]
-    return {"reference/index.md": "\n".join(index), **pages}
+    return {"reference/index.md": "\n".join(index), **found}
 
 
 def packages(folder: Path) -> list[Path]:
@@ -223,7 +228,7 @@ def cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-# --- corpora and decisions --------------------------------------------------------------------------------------------
+# --- corpora, benches and decisions -----------------------------------------------------------------------------------
 
 
 def corpora() -> dict[str, str]:
@@ -237,6 +242,12 @@ def corpora() -> dict[str, str]:
         "[How corpora are opened, prepared and checked](../data.md).", "", *table(rows),
     ]  # fmt: skip
     return {"generated/corpora.md": "\n".join(lines)}
+
+
+def benches() -> dict[str, str]:
+    """`bench/README.md`, without its links within the page: headings get other anchors here."""
+    text = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    return {"generated/benches.md": re.sub(r"\[([^\]\n]*)\]\(#[^)\n]*\)", r"\1", text)}
 
 
 def decisions() -> dict[str, str]:

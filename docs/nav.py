@@ -7,8 +7,9 @@ from typing import Any
 def on_config(config: Any) -> Any:
     """Extends the sections "Reference" and "Decisions" by the files that are there."""
     docs = Path(config.docs_dir)
+    reference = sorted(docs.glob("reference/*.md"), key=lambda page: page.stem)
     found = {
-        "Reference": [page for page in sorted(docs.glob("reference/*.md")) if page.stem != "index"],
+        "Reference": [page for page in reference if page.stem != "index"],
         "Decisions": sorted(docs.glob("decisions/*.md")),
     }
     for section in config.nav:

@@ -152,8 +152,8 @@ def test_generated_pages_name_everything(tmp_path: Path, monkeypatch: pytest.Mon
     assert spec.loader is not None
     make = module_from_spec(spec)
     spec.loader.exec_module(make)
-    pages = {**make.reference(), **make.command_line(), **make.recipes(), **make.corpora(), **make.decisions()}
-    assert pages == {**make.reference(), **make.command_line(), **make.recipes(), **make.corpora(), **make.decisions()}
+    pages = make.pages()
+    assert pages == make.pages()
     for page, names in (("cli", VERBS), ("systems", RECIPES)):
         assert all(f"\n## {name}\n" in pages[f"generated/{page}.md"] for name in names)
     assert all(f"`{name}`" in pages["generated/corpora.md"] for name in CATALOGUE)
