@@ -99,11 +99,12 @@ def first_line(file: Path) -> str:
 
 def command_line() -> dict[str, str]:
     """What `sonorant --help` and `sonorant VERB --help` say."""
-    from sonorant.cli.main import VERBS, _help
+    from sonorant.cli.main import VERBS, help_text
 
     lines = [
-        "# Command line", "", "Made from the programs' own help.", "", *fence(_help()),
-        "Exit status: 0, or 1 for an error that a user can mend (one line says which), 2 for wrong usage, 130 when stopped.",
+        "# Command line", "", "Made from the programs' own help.", "", *fence(help_text()),
+        "Exit status: 0, or 1 for an error that a user can mend (one line says which), 2 for wrong usage, 128 + n where",
+        "signal n stopped it (130 for Ctrl-C).",
         "`SONORANT_LOG=debug` says more, `SONORANT_LOG=warning` less.", "",
     ]  # fmt: skip
     for verb, summary in VERBS.items():

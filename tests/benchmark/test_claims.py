@@ -32,6 +32,13 @@ def test_a_control_holds_when_the_comparison_fails() -> None:
     assert judge(Claim("wer", "a", below="b", must_fail=True), BETTER).outcome == "does not hold"
 
 
+@pytest.mark.parametrize("must_fail", [False, True])
+def test_what_is_not_finite_shows_nothing(must_fail: bool) -> None:
+    for value in (float("inf"), float("nan")):
+        broken = runs({"a/wer": 0.2, "b/wer": value}, {"a/wer": value, "b/wer": 0.4})
+        assert judge(Claim("wer", "a", below="b", must_fail=must_fail), broken).outcome == "does not hold"
+
+
 def test_a_number_can_be_the_other_side() -> None:
     assert judge(Claim("wer", "a", below=0.9), BETTER).outcome == "holds"
     assert judge(Claim("wer", "a", below=0.3), BETTER).outcome == "does not hold"
@@ -57,3 +64,5 @@ def test_results_are_stored_with_their_provenance(tmp_path: Path) -> None:
     assert (found["verdicts"][0]["outcome"], len(found["runs"]), found["config"]) == ("holds", 3, {"x": 1})
     assert found["commit"]
     assert load_result(tmp_path / "absent.json") is None
+    (tmp_path / "other.json").write_text("[1]")
+    assert load_result(tmp_path / "other.json") is None

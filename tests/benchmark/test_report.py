@@ -29,8 +29,7 @@ def test_a_report_is_one_page_that_runs_nothing_and_fetches_nothing(tmp_path: Pa
 
 
 def test_a_chart_is_well_formed_and_leaves_out_what_is_not_finite() -> None:
-    chart = line_chart({"a": [(0, 1.0), (1, math.nan), (2, 3.0)]}, "x", "y", baseline := False, {"base": 2.0})
-    assert baseline is False
+    chart = line_chart({"a": [(0, 1.0), (1, math.nan), (2, 3.0)]}, "x", "y", marks={"base": 2.0})
     root = ET.fromstring(chart[: chart.index("</svg>") + 6])
     points = next(node.attrib["points"] for node in root.iter() if node.tag.endswith("polyline"))
     assert len(points.split()) == 2
@@ -42,6 +41,12 @@ def test_a_chart_is_well_formed_and_leaves_out_what_is_not_finite() -> None:
 @pytest.mark.parametrize("points", [[], [(0, math.nan)], [(0, -1.0)]])
 def test_a_chart_without_points_says_so(points: list) -> None:
     assert "nothing to draw" in line_chart({"a": points}, "x", "y", log_y=True)
+
+
+def test_a_mark_that_a_logarithmic_axis_lacks_is_left_out() -> None:
+    chart = line_chart({"a": [(0, 1.0), (1, 2.0)]}, "x", "y", log_y=True, marks={"none": 0.0, "base": 1.5})
+    assert "base" in chart
+    assert "none 0" not in chart
 
 
 def test_a_constant_line_can_be_drawn() -> None:

@@ -173,3 +173,21 @@ def test_checks_name_the_field() -> None:
     at_least("x", 1, 1)
     within("x", 0, 0, 1)
     one_of("x", "a", ["a"])
+
+
+def test_several_values_are_given_one_by_one_or_with_commas() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Several:
+        skip: tuple[str, ...] = ()
+        sizes: tuple[int, ...] = (1,)
+        span: tuple[float, str] = (0.5, "a")
+        rate: float = 1.0
+
+    assert override(Several(), {"skip": ["head.*", "*.bias"]}).skip == ("head.*", "*.bias")
+    assert override(Several(), {"skip": "*.bias"}).skip == ("*.bias",)
+    assert override(Several(), {"skip": "7"}).skip == ("7",)
+    assert override(Several(), {"sizes": "2,3"}).sizes == override(Several(), {"sizes": ["2", "3"]}).sizes == (2, 3)
+    assert override(Several(), {"sizes": "[4, 5]"}).sizes == (4, 5)
+    assert override(Several(), {"span": "1e-3,b"}).span == (0.001, "b")
+    with pytest.raises(ConfigError, match="rate takes one value of type float, got 2: 1, 2"):
+        override(Several(), {"rate": ["1", "2"]})

@@ -192,3 +192,13 @@ def test_confusions() -> None:
     counts = confusions([(["a", "b"], ["a", "c"]), (["d"], ["d", "d"]), (["b"], ["c"]), (["e"], [])])
     assert counts == {("b", "c"): 2, ("", "d"): 1, ("e", ""): 1}
     assert sum(counts.values()) == 4
+
+
+def test_one_speaker_alone_still_leaves_an_interval() -> None:
+    metric = ErrorRate()
+    for index in range(40):
+        metric.update("one two three", "one two three" if index % 3 else "one too", group="her")
+    score = metric.score()
+    assert score.low is not None
+    assert score.high is not None
+    assert score.low < score.value < score.high

@@ -93,12 +93,16 @@ def judge(claim: Claim, runs: Sequence[Mapping[str, Score]]) -> Verdict:
         claim: what is claimed.
         runs: for each seed its scores by name.
 
+    A score that is not finite shows nothing: neither the claim nor a control holds.
+
     Raises:
         ConfigError: fewer than two runs, or a run lacks a score that the claim names.
     """
     if len(runs) < 2:
         raise ConfigError(f"a claim needs at least 2 seeds for an interval, got {len(runs)}")
     gaps = [_value(run, claim.of, claim.metric) - _value(run, claim.other, claim.metric) for run in runs]
+    if not all(map(math.isfinite, gaps)):
+        return Verdict(str(claim), "does not hold", math.nan, -math.inf, math.inf, len(gaps))
     mean = statistics.fmean(gaps)
     quantile = _T95[min(len(gaps) - 1, len(_T95)) - 1]
     half = quantile * statistics.stdev(gaps) / math.sqrt(len(gaps))
@@ -151,9 +155,10 @@ def save_result(
 def load_result(path: Path) -> dict[str, Any] | None:
     """A stored result, or None where there is none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+    return found if isinstance(found, dict) and {"verdicts", "preset", "date"} <= found.keys() else None
 
 
 def _commit(run: Callable[..., Any] = subprocess.run) -> str:

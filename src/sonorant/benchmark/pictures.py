@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sonorant.audio.io import write_audio
 from sonorant.audio.stft import stft
 from sonorant.core.types import Segment
 
@@ -58,7 +59,7 @@ def line_chart(
         if len(line) <= _FEW:
             spots = (point.split(",") for point in path.split())
             parts += [f"<circle cx='{x}' cy='{y}' r='2.6' fill='{colour}'/>" for x, y in spots]
-    for name, y in (marks or {}).items():
+    for name, y in ((name, y) for name, y in (marks or {}).items() if _usable(y, log_y)):
         at = y_axis.at(_scaled(y, log_y))
         parts.append(f"<line x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{at:.1f}' y2='{at:.1f}' class='mark'/>")
         parts.append(f"<text x='{WIDTH - RIGHT}' y='{at - 4:.1f}' text-anchor='end'>{html.escape(name)} {y:.3g}</text>")
@@ -161,10 +162,8 @@ def png_data(rgb: np.ndarray) -> str:
 
 def audio_data(waveform: Float[Tensor, " time"], sample_rate: int) -> str:
     """Audio as a `data:` address of a 16-bit WAV file, which every browser plays."""
-    import soundfile
-
     stream = io.BytesIO()
-    soundfile.write(stream, waveform.clamp(-1, 1).cpu().numpy(), sample_rate, format="WAV", subtype="PCM_16")
+    write_audio(stream, waveform.clamp(-1, 1), sample_rate, format="wav")
     return "data:audio/wav;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

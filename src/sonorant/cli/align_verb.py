@@ -5,12 +5,14 @@ sonorant align a.wav a.txt --model export --format srt
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from sonorant.audio.io import read_audio
 from sonorant.audio.resample import resample
 from sonorant.cli.options import write
 from sonorant.core.errors import DataError
+from sonorant.core.files import read_text
 from sonorant.tasks.asr.package import open_transcriber
 from sonorant.tasks.asr.transcript import FORMATS
 from sonorant.text.normalise import Normaliser
@@ -30,9 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     transcriber = open_transcriber(args.model, greedy=True)
-    text = args.text
-    if Path(text).is_file():
-        text = Path(text).read_text(encoding="utf-8")
+    # Unlike Path.is_file, this also answers for a sentence that is longer than a file's name may be.
+    text = read_text(args.text) if os.path.isfile(args.text) else args.text
     if not args.as_is:
         text = Normaliser(language=args.language, numbers=args.language in ("en", "fr", "es", "de"))(text)
     if not text.strip():

@@ -24,11 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="ARPA file; packed where the name ends in .gz")
     parser.add_argument("--order", type=int, default=3, help="words of an n-gram (default: 3)")
     parser.add_argument("--max-words", type=int, help="keep only the commonest words")
-    parser.add_argument("--cutoff", type=int, action="append", default=[], help="drop n-grams of order 2, 3, … seen at most so often")
-    parser.add_argument("--prune", type=float, default=0.0, help="drop n-grams that change the perplexity by less (1e-8 is mild)")
+    parser.add_argument(
+        "--cutoff", type=int, action="append", default=[], help="drop n-grams of order 2, 3, … seen at most so often"
+    )
+    parser.add_argument(
+        "--prune", type=float, default=0.0, help="drop n-grams that change the perplexity by less (1e-8 is mild)"
+    )
     parser.add_argument("--mix", type=Path, action="append", default=[], help="another ARPA file to interpolate with")
-    parser.add_argument("--held-out", type=Path, help="text to fit the mixture's weights on, and to report perplexity of")
-    parser.add_argument("--normalise", metavar="LANGUAGE", help="lower case, no punctuation, numbers in words of en/fr/es/de")
+    parser.add_argument(
+        "--held-out", type=Path, help="text to fit the mixture's weights on, and to report perplexity of"
+    )
+    parser.add_argument(
+        "--normalise", metavar="LANGUAGE", help="lower case, no punctuation, numbers in words of en/fr/es/de"
+    )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -40,7 +48,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.mix:
         models = [model, *(NGram.load_arpa(path) for path in args.mix)]
         weights = mix_weights(models, _lines([args.held_out], change))
-        rows += [{"what": f"weight of {n}", "value": float(w)} for n, w in zip(["this text", *map(str, args.mix)], weights)]
+        rows += [
+            {"what": f"weight of {n}", "value": float(w)} for n, w in zip(["this text", *map(str, args.mix)], weights)
+        ]
         model = interpolate(models, weights)
     if args.prune:
         model = prune(model, args.prune)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from sonorant import __version__
 from sonorant.core.errors import SonorantError, unknown_name
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "help_text", "main"]
 
 VERBS: dict[str, str] = {
     "list": "all recipes, with family, paper and last verdict",
@@ -32,10 +32,13 @@ VERBS: dict[str, str] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb; returns the exit status: 0, 1 for an error that a user can mend, 2 for wrong usage, 130 when stopped."""
+    """Runs a verb; returns the exit status.
+
+    0, 1 for an error that a user can mend, 2 for wrong usage, 128 + n where signal n stopped it (130 for Ctrl-C).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_help())
+        sys.stdout.write(help_text())
         return 0 if arguments else 2
     if arguments[0] == "--version":
         sys.stdout.write(f"sonorant {__version__}\n")
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(verb, rest)
     except SonorantError as error:
         sys.stderr.write(f"sonorant {verb}: {error}\n")
-        return 1
+        return error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write(f"sonorant {verb}: stopped\n")
         return 130
@@ -77,7 +80,8 @@ def _run(verb: str, rest: Sequence[str]) -> int:
     return int(module.run(args, extra) or 0)
 
 
-def _help() -> str:
+def help_text() -> str:
+    """What `sonorant --help` prints."""
     width = max(map(len, VERBS)) + 2
     verbs = "".join(f"  {name:<{width}}{text}\n" for name, text in VERBS.items())
     return (

@@ -11,13 +11,13 @@ from sonorant.core.errors import ConfigError
 __all__ = ["add_run_options", "columns", "hot_words", "overrides", "table", "write"]
 
 
-def overrides(words: Sequence[str]) -> dict[str, str]:
-    """`["--optim.lr", "1e-3", "--num-layers=6"]` as names and values.
+def overrides(words: Sequence[str]) -> dict[str, str | list[str]]:
+    """`["--optim.lr", "1e-3", "--num-layers=6"]` as names and values; an option that is repeated gets a list of them.
 
-    >>> overrides(["--optim.lr", "1e-3", "--num-layers=6"])
-    {'optim.lr': '1e-3', 'num_layers': '6'}
+    >>> overrides(["--optim.lr", "1e-3", "--skip", "head.*", "--skip=encoder.0.*"])
+    {'optim.lr': '1e-3', 'skip': ['head.*', 'encoder.0.*']}
     """
-    found: dict[str, str] = {}
+    found: dict[str, str | list[str]] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -28,7 +28,9 @@ def overrides(words: Sequence[str]) -> dict[str, str]:
             if not rest:
                 raise ConfigError(f"option --{name} needs a value: --{name} VALUE")
             value = rest.pop(0)
-        found[name.replace("-", "_")] = value
+        name = name.replace("-", "_")
+        earlier = found.get(name, [])
+        found[name] = [*([earlier] if isinstance(earlier, str) else earlier), value] if earlier else value
     return found
 
 
@@ -43,6 +45,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that train together on this machine")
     parser.add_argument("--loaders", type=int, default=0, help="processes that load data for each of them")
+    parser.add_argument(
+        "--resume", choices=["auto", "ignore-config"], default="auto",
+        help="ignore-config: trainings go on from where they were though options have changed",
+    )  # fmt: skip
     parser.add_argument("--accelerator", default="auto", help="cpu, cuda, mps or auto")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

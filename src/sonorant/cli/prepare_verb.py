@@ -40,6 +40,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         return 0
     if args.source is None or args.out is None:
         raise ConfigError(f"sonorant prepare {args.name} needs --source FOLDER and --out FOLDER")
-    corpus = prepare(args.name, args.source, args.out, num_workers=args.loaders, **overrides(rest))
+    options = {name: value if isinstance(value, str) else ",".join(value) for name, value in overrides(rest).items()}
+    corpus = prepare(args.name, args.source, args.out, num_workers=args.loaders, **options)
     table([{"what": what, "value": value} for what, value in describe(corpus)])
     return 0

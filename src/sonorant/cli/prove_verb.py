@@ -5,7 +5,9 @@ sonorant prove --all
 """
 
 import argparse
+import os
 import platform
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,8 @@ def _prove(name: str, args: argparse.Namespace, rest: list[str]) -> bool:
     config = resolve(recipe, args.preset, args.config, overrides(rest))
     arms = {arm for claim in recipe.CLAIMS for arm in (claim.of, claim.other) if isinstance(arm, str)}
     base = workspace(args, default=Path("runs") / f"prove-{name}-{args.preset}")
+    if args.all and args.out:
+        base = replace(base, folder=args.out / name)
     runs, start = [], time.perf_counter()
     for seed in range(args.seed, args.seed + args.seeds):
         work = replace(base, folder=base.folder / f"seed-{seed}", seed=seed, arms=tuple(sorted(arms)), done=[])
@@ -49,16 +53,34 @@ def _prove(name: str, args: argparse.Namespace, rest: list[str]) -> bool:
             work.write_config(config)
             runs.append({score.name: score for score in recipe.run(config, work)})
     verdicts = [judge(claim, runs) for claim in recipe.CLAIMS]
+    if not base.first:
+        return True
     save_result(
         args.results / f"{name}.json",
         recipe=name,
         preset=args.preset,
-        command=" ".join(["sonorant", "prove", name, "--preset", args.preset, "--seeds", str(args.seeds), *rest]),
+        command=_command(name, args, rest),
         config=config,
         runs=runs,
         verdicts=verdicts,
         seconds=time.perf_counter() - start,
-        machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        machine=_machine(),
     )
     table([to_plain(verdict) for verdict in verdicts], f"{recipe.CARD.title}: {args.seeds} seeds, preset {args.preset}")
     return all(verdict.outcome == "holds" for verdict in verdicts)
+
+
+def _command(name: str, args: argparse.Namespace, rest: list[str]) -> str:
+    """What leads to the same result, with every option that has a part in it."""
+    words = ["sonorant", "prove", name, "--preset", args.preset, "--seeds", str(args.seeds), "--seed", str(args.seed)]
+    words += ["--corpus", args.corpus] if args.corpus else []
+    words += ["--config", str(args.config)] if args.config else []
+    words += ["--workers", str(args.workers)] if args.workers > 1 else []
+    return shlex.join([*words, *rest])
+
+
+def _machine() -> str:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+    return f"{platform.machine()}, {platform.system()}, {device}, Python {platform.python_version()}"

@@ -2,7 +2,9 @@
 
   sonorant run conformer_ctc                                  preset toy, the built-in corpus, minutes
   sonorant run conformer_ctc --preset librispeech --corpus prepared:DIR
-  sonorant run deepspeech --model.dropout 0.1 --train.steps 2000
+  sonorant run deepspeech --encoder.dropout 0.1 --training.steps 2000
+
+  sonorant run deepspeech --init-from runs/other --skip 'head.*'
 
 Every option of the recipe can be given as --name value; `sonorant show RECIPE` lists them. A run that was stopped goes on
 when it is started again with the same --out.
@@ -16,7 +18,7 @@ from typing import Any
 
 from sonorant.benchmark.workspace import Workspace
 from sonorant.cli.options import add_run_options, overrides, table
-from sonorant.core.config import load_config, override
+from sonorant.core.config import Dotted, load_config, override
 from sonorant.core.types import Score
 from sonorant.recipes.catalogue import Recipe, load_recipe, preset
 
@@ -36,13 +38,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     with work.locked():
         work.write_config(config)
         scores = recipe.run(config, work)
+    if not work.first:
+        return 0
     table(score_rows(scores), f"{recipe.CARD.title}, preset {args.preset}")
     table(cost_rows(work), "Cost by stage")
     log.info("everything is in %s", work.folder)
     return 0
 
 
-def resolve(recipe: Recipe, name: str, file: Path | None, options: dict[str, str]) -> Any:
+def resolve(recipe: Recipe, name: str, file: Path | None, options: Dotted) -> Any:
     """Preset, then the values of a file, then those of the command line."""
     config = preset(recipe, name)
     if file is not None:
@@ -61,6 +65,7 @@ def workspace(args: argparse.Namespace, default: Path) -> Workspace:
         num_workers=args.loaders,
         accelerator=args.accelerator,
         progress=not args.quiet,
+        resume=args.resume,
     )
 
 

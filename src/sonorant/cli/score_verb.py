@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sonorant.cli.options import table
 from sonorant.core.errors import DataError
+from sonorant.core.files import read_text
 from sonorant.metrics.bootstrap import paired_bootstrap
 from sonorant.metrics.edit import ErrorRate, format_alignment, split_units
 from sonorant.text.normalise import Normaliser
@@ -57,12 +58,9 @@ def read_lines(path: Path) -> dict[str, str]:
     Raises:
         DataError: no such file, not text, or an id given twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"no file {path}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from None
+    # Only "\n" ends a line: transcripts may hold other characters that `splitlines` would break at.
+    text = read_text(path)
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
     if not all("\t" in line for line in lines if line):
         return {str(number): line for number, line in enumerate(lines, start=1)}
     found: dict[str, str] = {}

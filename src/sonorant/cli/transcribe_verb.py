@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.greedy and (args.lm or args.hot_word or args.beam_size):
         raise ConfigError("--greedy takes no search: leave out --lm, --hot-word and --beam-size")
+    places = _places(args)
     options = {} if args.beam_size is None else {"beam_size": args.beam_size}
     transcriber = open_transcriber(
         args.model,
@@ -61,9 +62,22 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if args.out is None:
             done.append(transcript)
         else:
-            path = args.out / f"{Path(name).stem}.{SUFFIXES[args.format]}"
-            write(FORMATS[args.format]([transcript]), path)
-            log.info("%s: %d words → %s", name, len(transcript.words), path)
+            write(FORMATS[args.format]([transcript]), places[name])
+            log.info("%s: %d words → %s", name, len(transcript.words), places[name])
     if done:
         write(FORMATS[args.format](done))
     return 1 if failed else 0
+
+
+def _places(args: argparse.Namespace) -> dict[str, Path]:
+    """Recording → file to write; refused where two would go into one, before any work is done."""
+    if args.out is None:
+        return {}
+    places = {name: args.out / f"{Path(name).stem}.{SUFFIXES[args.format]}" for name in args.files}
+    owners: dict[Path, str] = {}
+    for name, place in places.items():
+        if owners.setdefault(place, name) != name:
+            raise ConfigError(
+                f"{owners[place]} and {name} would both be written to {place}; give them to separate calls"
+            )
+    return places

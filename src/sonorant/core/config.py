@@ -24,13 +24,12 @@ from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.files import atomic_write
 
 __all__ = [
-    "FieldInfo", "at_least", "content_hash", "describe", "differences", "from_plain", "load_config", "one_of", "override",
-    "read_plain",
-    "save_config", "to_plain", "within",
+    "Dotted", "FieldInfo", "at_least", "content_hash", "describe", "differences", "from_plain", "load_config", "one_of",
+    "override", "read_plain", "save_config", "to_plain", "within",
 ]  # fmt: skip
 
 C = TypeVar("C")
-Dotted = Mapping[str, str]
+Dotted = Mapping[str, str | Sequence[str]]
 
 
 # --- checks for __post_init__ ---------------------------------------------------------------------------------------
@@ -123,6 +122,8 @@ def from_plain(cls: type[C], values: Any, where: str = "") -> C:
 
 def override(config: C, values: Dotted) -> C:
     """A configuration with some fields replaced; names are dotted, values are text as typed on a command line.
+
+    A field that holds several values takes them as a list of texts, or as one text with commas between.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True, kw_only=True)
@@ -300,20 +301,30 @@ def _dataclass_in(hint: Any) -> type | None:
 
 def _from_text(hint: Any, text: Any, where: str) -> Any:
     """Text of the command line as a plain value; a field of type `str` takes it as it stands."""
-    if not isinstance(text, str):
+    if not isinstance(text, str | list | tuple):
         return text
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    several = next((option for option in options if get_origin(option) in (tuple, list)), None)
+    if several is not None and not (isinstance(text, str) and text.lstrip().startswith("[")):
+        parts = text.split(",") if isinstance(text, str) else text
+        inner = get_args(several)
+        return [
+            _from_text(inner[0] if inner[-1] is Ellipsis else inner[min(i, len(inner) - 1)], part.strip(), where)
+            for i, part in enumerate(parts)
+            if part.strip()
+        ]
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"{where} takes one value of type {_type_name(hint)}, got {len(text)}: {', '.join(map(str, text))}"
+        )
     if type(None) in options and text.lower() in ("none", "null"):
         return None
     if str in options or Path in options or any(get_origin(option) is Literal for option in options):
         return text
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"{where}: cannot read {text!r}; expected {_type_name(hint)}") from None
-    if isinstance(value, str) and any(get_origin(option) in (tuple, list) for option in options):
-        return [_number(part.strip()) for part in value.split(",")]
-    return value
 
 
 def _number(text: str) -> Any:

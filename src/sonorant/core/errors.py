@@ -17,6 +17,9 @@ __all__ = [
 class SonorantError(Exception):
     """Base of every error that a user can mend; the command line prints it without a traceback."""
 
+    exit_status = 1
+    """What a program that stops for this error should end with."""
+
 
 class ConfigError(SonorantError, ValueError):
     """A configuration holds an unknown key, a wrong type, or a value out of range."""

@@ -347,7 +347,9 @@ class ErrorRate:
         value = self.total.rate
         if not lengths.any():
             return Score(self.name, value, "lower", value, value, len(self.counts))
-        groups = [group or f"\0{index}" for index, group in enumerate(self.groups)] if any(self.groups) else None
+        # One speaker alone says nothing of how speakers differ: then utterances are resampled.
+        several = len(set(self.groups)) > 1
+        groups = [group or f"\0{index}" for index, group in enumerate(self.groups)] if several else None
         low, high = bootstrap_interval(
             edits, lengths, level=self.level, num_resamples=self.num_resamples, groups=groups, seed=self.seed
         )

@@ -16,7 +16,8 @@ class Interrupted(TrainingError):
     def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         super().__init__(message)
         self.number = number
-        """Of the signal; a program should end with 128 + this."""
+        """Of the signal."""
+        self.exit_status = 128 + number
 
 
 class Interrupts:
