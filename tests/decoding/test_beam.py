@@ -249,3 +249,6 @@ def test_refusals(arpa: Path, tmp_path: Path) -> None:
     broken.write_text("\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta b c d\n\n\\end\\\n")
     with pytest.raises(DataError, match="line 5"):
         ArpaModel.load(broken)
+    broken.write_text(arpa.read_text()[:-40])
+    with pytest.raises(DataError, match=r"broken.arpa cannot be read"):
+        CtcBeam(CHARS, lm=broken, lm_unit="token")

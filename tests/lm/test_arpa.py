@@ -1,3 +1,4 @@
+import gzip
 import math
 import random
 from pathlib import Path
@@ -86,12 +87,28 @@ def test_a_hand_made_file(tmp_path: Path) -> None:
         ("-0.5 </s>", "-0.5 a", "comes twice"),
         ("-0.1 <s> a", "-0.1 <s> a 0 0", "line 11: no entry"),
         ("\n-0.1 <s> a\n\n\\end\\\n", "\n", "cut off"),
+        ("\\end\\\n", "", "no .end.; it was cut off"),
+        ("\\end\\", "-0.1 a a", "line 13: .*end.* is due"),
+        ("-0.5 </s>", "nan </s>", "line 7: not a number"),
+        ("ngram 2=1", "ngram 2=99999999999", "more than a file of its size can hold"),
+        ("ngram 2=1", "ngram 2=-1", "ngram 2="),
     ],
 )
 def test_damage_is_named_with_its_line(tmp_path: Path, old: str, new: str, match: str) -> None:
     assert old in GOOD
     (tmp_path / "lm.arpa").write_text(GOOD.replace(old, new))
     with pytest.raises(DataError, match=match):
+        NGram.load_arpa(tmp_path / "lm.arpa")
+
+
+def test_a_packed_file_that_was_cut_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress(GOOD.encode())
+    for damaged in (whole[:5], whole[: len(whole) // 2], whole[:20] + b"\xff\xff\xff" + whole[23:]):
+        (tmp_path / "lm.arpa.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"lm.arpa.gz is damaged"):
+            NGram.load_arpa(tmp_path / "lm.arpa.gz")
+    (tmp_path / "lm.arpa").write_bytes(whole)
+    with pytest.raises(DataError, match="not UTF-8"):
         NGram.load_arpa(tmp_path / "lm.arpa")
 
 

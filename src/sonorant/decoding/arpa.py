@@ -1,37 +1,163 @@
-"""A back-off n-gram model read from ARPA text, in plain Python: for the reference search and for small models.
+"""Back-off n-gram models as ARPA text: one reader for all that reads the format, and a model in plain Python.
 
-The C++ search reads ARPA files through its own KenLM; the tests hold the two to the same scores.
+`open_arpa` checks a file as it goes through it: it was perhaps cut off, or comes from somewhere else. `ArpaModel` is for the
+reference search and for small models; the C++ search reads ARPA files through its own KenLM, and the tests hold the two to
+the same scores. Logarithms are to base 10 in the file.
 """
 
+import gzip
+import io
 import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sonorant.core.errors import DataError
 
-__all__ = ["LN10", "ArpaModel", "check_arpa"]
+__all__ = ["LN10", "ArpaModel", "ArpaText", "arpa_words", "check_arpa", "open_arpa"]
 
 LN10 = math.log(10)
+_HEADER_LINES = 1000
+_PACKED = 1100
+"""Most bytes that one packed byte can stand for (DEFLATE's limit is 1032)."""
+_ENTRY_BYTES = 4
+"""Of the shortest entry: a digit, a blank, a letter, the end of the line."""
+
+Entry = tuple[float, list[str], float]
+"""Base-10 log-probability, words, base-10 back-off weight."""
 
 
-def check_arpa(path: str | Path) -> int:
-    """Refuses what is no ARPA file; returns its order.
+class ArpaText:
+    """An ARPA file that is being read; `entries(1)`, `entries(2)`, … in this order.
+
+    Args:
+        lines: of the file.
+        path: for messages.
+        size: bytes that the file can hold at most, unpacked; counts beyond what fits are refused before room is made.
+    """
+
+    def __init__(self, lines: Iterator[str], path: Path, size: int) -> None:
+        self._lines, self.path = enumerate(lines, 1), path
+        self.line = 0
+        """Number of the line that was read last."""
+        self.counts = self._header()
+        """How many n-grams of each order the file announces."""
+        if sum(self.counts) * _ENTRY_BYTES > size:
+            raise DataError(f"{path} announces {sum(self.counts)} n-grams, more than a file of its size can hold")
+
+    def entries(self, order: int) -> Iterator[Entry]:
+        """Exactly as many as announced.
+
+        Raises:
+            DataError: names the line that is not as it should be.
+        """
+        count, found, begun = self.counts[order - 1], 0, False
+        while found < count or not begun:
+            fields = self._next().split()
+            if not fields:
+                if self._ended:
+                    raise DataError(f"{self.path} ends after {found} of {count} {order}-grams; it was cut off")
+                continue
+            if fields[0].startswith("\\") and len(fields) == 1:
+                if begun or fields[0] != f"\\{order}-grams:":
+                    raise self._fault(f"{found} of {count} {order}-grams came before {fields[0]!r}")
+                begun = True
+                continue
+            if not begun or not order + 1 <= len(fields) <= order + 2:
+                raise self._fault(f"no entry of the {count} {order}-grams: {' '.join(fields)[:80]!r}")
+            yield (
+                self._number(fields[0]),
+                fields[1 : order + 1],
+                self._number(fields[-1]) if len(fields) > order + 1 else 0.0,
+            )
+            found += 1
+
+    def finish(self) -> None:
+        """Refuses anything but `\\end\\` behind the last entry."""
+        while not self._ended:
+            text = self._next().strip()
+            if text == "\\end\\":
+                return
+            if text:
+                raise self._fault(f"\\end\\ is due, got {text[:80]!r}")
+        raise DataError(f"{self.path} has no \\end\\; it was cut off")
+
+    def _header(self) -> list[int]:
+        """Stops after the blank line behind the counts."""
+        self._ended = False
+        counts: list[int] = []
+        inside = False
+        while not self._ended and (inside or self.line < _HEADER_LINES):
+            text = self._next().strip()
+            if text == "\\data\\":
+                inside = True
+            elif inside and text.startswith("ngram "):
+                order, _, count = text[6:].partition("=")
+                if order.strip() != str(len(counts) + 1) or not count.strip().isdecimal():
+                    raise self._fault(f"'ngram {len(counts) + 1}=…' is due, got {text[:80]!r}")
+                counts.append(int(count))
+            elif counts and not text:
+                return counts
+            elif inside and text:
+                break
+        raise DataError(f"{self.path} is no ARPA file: it has no \\data\\ section with counts")
+
+    def _next(self) -> str:
+        """The next line; empty at the end."""
+        try:
+            self.line, text = next(self._lines)
+        except StopIteration:
+            self._ended, text = True, ""
+        return text
+
+    def _number(self, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        # −inf is how some tools write a probability of zero, such as that of <s>.
+        if math.isnan(value) or value == math.inf:
+            raise self._fault(f"not a number: {text[:80]!r}")
+        return value
+
+    def _fault(self, what: str) -> DataError:
+        return DataError(f"{self.path}, line {self.line}: {what}")
+
+
+@contextmanager
+def open_arpa(path: str | Path) -> Iterator[ArpaText]:
+    """An ARPA file, packed where its name ends in `.gz`, with its header read.
 
     Raises:
-        DataError: not there, or without the header `\\data\\` and its counts.
+        DataError: not there, no ARPA file, not UTF-8, damaged.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no language model at {path}")
-    orders = []
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines):
-            if line.startswith("ngram "):
-                orders.append(int(line[6:].partition("=")[0]))
-            elif orders or number > 50:
-                break
-    if not orders:
-        raise DataError(f"{path} is no ARPA file: no '\\data\\' section with counts at its head")
-    return max(orders)
+    packed = path.suffix == ".gz"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as raw:
+            lines = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")  # type: ignore[arg-type]
+            yield ArpaText(lines, path, path.stat().st_size * (_PACKED if packed else 1))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text ({error}); a KenLM binary does not tell its words: give the ARPA file"
+        ) from error
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+
+
+def check_arpa(path: str | Path) -> int:
+    """Refuses what is no ARPA file; returns its order."""
+    with open_arpa(path) as text:
+        return len(text.counts)
+
+
+def arpa_words(path: str | Path) -> list[str]:
+    """The words of an ARPA file, from its unigrams."""
+    with open_arpa(path) as text:
+        return [words[0] for _, words, _ in text.entries(1)]
 
 
 class ArpaModel:
@@ -50,24 +176,13 @@ class ArpaModel:
         Raises:
             DataError: names the line that cannot be read.
         """
-        order, size = check_arpa(path), 0
         entries: dict[tuple[str, ...], tuple[float, float]] = {}
-        with Path(path).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                line = line.strip()
-                if line.startswith("\\") and line.endswith("-grams:"):
-                    size = int(line[1:-7])
-                elif line.startswith("\\"):
-                    size = 0
-                elif line and size:
-                    fields = line.split()
-                    if len(fields) not in (size + 1, size + 2):
-                        raise DataError(
-                            f"{path}, line {number}: expected {size} words and one or two numbers, got '{line}'"
-                        )
-                    back_off = float(fields[size + 1]) * LN10 if len(fields) == size + 2 else 0.0
-                    entries[tuple(fields[1 : size + 1])] = (float(fields[0]) * LN10, back_off)
-        return cls(order, entries)
+        with open_arpa(path) as text:
+            for order in range(1, len(text.counts) + 1):
+                for log_prob, words, back_off in text.entries(order):
+                    entries[tuple(words)] = (log_prob * LN10, back_off * LN10)
+            text.finish()
+        return cls(len(text.counts), entries)
 
     def start(self) -> tuple[str, ...]:
         """The state at the beginning of a sentence."""

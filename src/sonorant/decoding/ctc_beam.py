@@ -25,9 +25,9 @@ from sonorant.core.config import at_least, one_of
 from sonorant.core.errors import ConfigError
 from sonorant.core.optional import require
 from sonorant.decoding.align import ctc_align
-from sonorant.decoding.arpa import LN10, check_arpa
+from sonorant.decoding.arpa import LN10, arpa_words, check_arpa
 from sonorant.decoding.ctc_beam_reference import ctc_beam_search
-from sonorant.decoding.flashlight import KenLmModel, arpa_words, load_kenlm, scored_words
+from sonorant.decoding.flashlight import KenLmModel, load_kenlm, scored_words
 from sonorant.decoding.hypothesis import Hypothesis, check_scores, is_separator, text_of, words_of
 from sonorant.decoding.scorers import Scorer, WordScorer
 

@@ -17,45 +17,29 @@ from sonorant.core.optional import require
 from sonorant.decoding.arpa import LN10
 from sonorant.decoding.scorers import HotWords
 
-__all__ = ["KenLmModel", "arpa_words", "load_kenlm", "scored_words"]
+__all__ = ["KenLmModel", "load_kenlm", "scored_words"]
 
 _LOADING = threading.Lock()
 _OUTSIDE = "\x00outside"  # a word that no model knows, so that KenLM scores it as <unk>
 
 
-def arpa_words(path: str | Path) -> list[str]:
-    """The words of an ARPA file, from its unigrams.
+def load_kenlm(path: str | Path, words: Sequence[str]) -> Any:
+    """KenLM's model of a file, asked by the positions of `words`; the position behind the last is unknown to it.
 
     Raises:
-        DataError: the file has no unigrams (a KenLM binary has none that can be read).
+        DataError: KenLM cannot read it; the message is KenLM's own.
     """
-    words: list[str] = []
-    reading = False
-    with Path(path).open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("\\"):
-                if reading:
-                    break
-                reading = line.strip() == "\\1-grams:"
-            elif reading and line.strip():
-                words.append(line.split()[1])
-    if not words:
-        raise DataError(
-            f"{path} lists no unigrams; a search over any words needs the model as ARPA text, not as a binary"
-        )
-    return words
-
-
-def load_kenlm(path: str | Path, words: Sequence[str]) -> Any:
-    """KenLM's model of a file, asked by the positions of `words`; the position behind the last is unknown to it."""
     kenlm = require("flashlight.lib.text.decoder.kenlm", extra="decode", purpose="for n-gram language models")
     entries = require(
         "flashlight.lib.text.dictionary", extra="decode", purpose="for n-gram language models"
     ).Dictionary()
     for position, word in enumerate([*words, _OUTSIDE]):
         entries.add_entry(word, position)
-    with _quiet():
-        return kenlm.KenLM(str(path), entries)
+    try:
+        with _quiet():
+            return kenlm.KenLM(str(path), entries)
+    except RuntimeError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from typing import Any
 from sonorant.core.checkpoint import META_FILE
 from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
 from sonorant.core.files import atomic_folder
+from sonorant.decoding.arpa import arpa_words
 from sonorant.decoding.ctc_beam import BeamOptions, CtcBeam
-from sonorant.decoding.flashlight import arpa_words
 from sonorant.tasks.asr.model import load_recogniser
 from sonorant.tasks.asr.transcriber import Transcriber, Windows
 from sonorant.text.tokenizer import Tokenizer, decoder_symbols
