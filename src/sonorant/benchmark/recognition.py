@@ -38,7 +38,7 @@ from sonorant.train.config import learning_fields
 from sonorant.train.launch import launch
 from sonorant.train.record import Resume
 
-__all__ = ["LmConfig", "evaluate_stage", "lm_stage", "shuffled_transcripts", "train_stage"]
+__all__ = ["LmConfig", "evaluate_stage", "lm_stage", "shuffled_transcripts", "train_stage", "with_more"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +257,13 @@ def _evaluated(
             }
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
     return error_rates(items, [transcript.text for transcript in found], arm)
+
+
+def with_more(speech: Speech, cuts: CutSet) -> Speech:
+    """The same with further cuts in the training split; what is tuned and tested on stays."""
+    more = CutSet.from_cuts([*speech.split("train"), *cuts])
+    corpus = speech.corpus.with_splits({**speech.corpus.splits, "train": more})
+    return replace(speech, corpus=corpus, report=replace(speech.report, corpus=corpus))
 
 
 def shuffled_transcripts(speech: Speech, seed: int) -> Speech:
