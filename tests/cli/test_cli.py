@@ -267,3 +267,9 @@ def test_lm_trains_mixes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["lm", str(tmp_path / "none.txt"), "--out", str(tmp_path / "c.arpa")]) == 1
     assert "no file" in capsys.readouterr().err
     assert not (tmp_path / "c.arpa").exists()
+
+
+def test_an_unknown_arm_is_answered_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "digits", "--preset", "tiny", "--arm", "vioces", "--out", str(tmp_path / "r")]) == 1
+    assert "did you mean 'voices'?" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sonorant.benchmark.claims import judge, save_result
 from sonorant.cli.options import add_run_options, overrides, table
-from sonorant.cli.run_verb import resolve, workspace
+from sonorant.cli.run_verb import claimed_arms, resolve, workspace
 from sonorant.core.config import to_plain
 from sonorant.core.errors import ConfigError
 from sonorant.recipes.catalogue import RECIPES, load_recipe
@@ -42,13 +42,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def _prove(name: str, args: argparse.Namespace, rest: list[str]) -> bool:
     recipe = load_recipe(name)
     config = resolve(recipe, args.preset, args.config, overrides(rest))
-    arms = {arm for claim in recipe.CLAIMS for arm in (claim.of, claim.other) if isinstance(arm, str)}
     base = workspace(args, default=Path("runs") / f"prove-{name}-{args.preset}")
     if args.all and args.out:
         base = replace(base, folder=args.out / name)
     runs, start = [], time.perf_counter()
     for seed in range(args.seed, args.seed + args.seeds):
-        work = replace(base, folder=base.folder / f"seed-{seed}", seed=seed, arms=tuple(sorted(arms)), done=[])
+        work = replace(base, folder=base.folder / f"seed-{seed}", seed=seed, arms=claimed_arms(recipe), done=[])
         with work.locked():
             work.write_config(config)
             runs.append({score.name: score for score in recipe.run(config, work)})

@@ -19,6 +19,7 @@ from typing import Any
 from sonorant.benchmark.workspace import Workspace
 from sonorant.cli.options import add_run_options, overrides, table
 from sonorant.core.config import Dotted, load_config, override
+from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.types import Score
 from sonorant.recipes.catalogue import Recipe, load_recipe, preset
 
@@ -29,12 +30,16 @@ log = logging.getLogger("sonorant")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a recipe; `sonorant list` has them all")
     add_run_options(parser)
+    parser.add_argument(
+        "--arm", action="append", default=[], help="a baseline or control that the claims name, to be run too; or `all`"
+    )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     recipe = load_recipe(args.name)
     config = resolve(recipe, args.preset, args.config, overrides(rest))
     work = workspace(args, default=Path("runs") / f"{args.name}-{args.preset}")
+    work = replace(work, arms=chosen_arms(recipe, args.arm))
     with work.locked():
         work.write_config(config)
         scores = recipe.run(config, work)
@@ -44,6 +49,24 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     table(cost_rows(work), "Cost by stage")
     log.info("everything is in %s", work.folder)
     return 0
+
+
+def claimed_arms(recipe: Recipe) -> tuple[str, ...]:
+    """Every arm that a claim names."""
+    return tuple(sorted({arm for claim in recipe.CLAIMS for arm in (claim.of, claim.other) if isinstance(arm, str)}))
+
+
+def chosen_arms(recipe: Recipe, names: list[str]) -> tuple[str, ...]:
+    """The arms that the user asked for.
+
+    Raises:
+        ConfigError: a name that no claim has.
+    """
+    known = claimed_arms(recipe)
+    for name in names:
+        if name not in (*known, "all"):
+            raise ConfigError(unknown_name(f"arm of {recipe.CARD.title}", name, [*known, "all"]))
+    return known if "all" in names else tuple(names)
 
 
 def resolve(recipe: Recipe, name: str, file: Path | None, options: Dotted) -> Any:
