@@ -1,5 +1,6 @@
 """Kaldi's archives against kaldiio, and data directories there and back."""
 
+import struct
 from pathlib import Path
 
 import kaldiio
@@ -107,6 +108,40 @@ def test_damage_is_named(tmp_path: Path) -> None:
         write_features(tmp_path, [("a", np.array([[np.nan]], dtype="f4"))])
     with pytest.raises(DataError, match="no archive"):
         read_matrix(str(tmp_path / "gone.ark:3"))
+
+
+def _sized(kind: bytes, *sizes: int) -> bytes:
+    return b"a \0B" + kind + b"".join(b"\4" + struct.pack("<i", size) for size in sizes)
+
+
+@pytest.mark.parametrize(
+    "raw, match",
+    [
+        (_sized(b"FM ", 2**31 - 1, 2**31 - 1), "bytes of data expected and 0 there"),
+        (_sized(b"FM ", -1, 3), "size of a matrix is -1"),
+        (_sized(b"FM ", -3, -3), "size of a matrix is -3"),
+        (b"a \0B\4\0\0", "cut short in the head"),
+        (b"a \0B\4" + struct.pack("<i", -5), "negative"),
+        (b"a \0BCM " + struct.pack("<ffii", 0, 1, -2, 4), "-2 × 4"),
+        (b"a \0BCM2 " + struct.pack("<ffii", 0, 1, 2**30, 2**30), "cut short"),
+        (b"a \0BCM " + b"123", "cut short in the head"),
+        (b"\xff\xfe \0BFM ", "not UTF-8"),
+        (b"x" * 20_000, "more than 10000 bytes"),
+        (b"a RIFF" + b"0" * 100, "neither binary nor a text matrix"),
+        (b"a \0B" + b"F" * 100, "not a Kaldi matrix"),
+    ],
+)
+def test_no_bytes_ask_for_memory_or_end_in_another_error(tmp_path: Path, raw: bytes, match: str) -> None:
+    (tmp_path / "feats.ark").write_bytes(raw)
+    with pytest.raises(DataError, match=match):
+        list(read_ark(tmp_path / "feats.ark"))
+
+
+def test_a_range_of_too_many_axes_is_refused(tmp_path: Path) -> None:
+    write_features(tmp_path, [("v", matrices()["vector"])])
+    place = read_table(tmp_path / "feats.scp")["v"]
+    with pytest.raises(DataError, match="does not fit a matrix of shape"):
+        read_matrix(f"{place}[0:1,0:1]")
 
 
 def test_tables(tmp_path: Path) -> None:

@@ -406,10 +406,13 @@ def read_cut(cut: Any, sample_rate: int, channels: int | None = None) -> Tensor:
         channels: see `BatchConfig.channels`.
 
     Raises:
-        DataError: empty audio, samples that are not finite.
+        DataError: empty audio, samples that are not finite, audio that is the output of a command.
         ConfigError: another number of channels.
     """
-    samples = np.atleast_2d(cut.load_audio())
+    # Here, because lhotse takes a second to import and whoever reads cuts has imported it.
+    from sonorant.data.corpora.corpus import load_audio
+
+    samples = load_audio(cut)
     if channels is None:
         samples = samples.mean(axis=0, keepdims=True) if len(samples) > 1 else samples
     elif len(samples) != channels:

@@ -6,11 +6,12 @@ Layout after kaldi/src/matrix/{kaldi-matrix,compressed-matrix}.cc. Commands in a
 """
 
 import math
+import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ Compression = Literal["none", "speech", "two-byte", "one-byte"]
 """none: float32. speech: one byte with percentiles for each column (CM). two-byte: CM2. one-byte: CM3."""
 
 _DTYPES = {b"FM": "<f4", b"DM": "<f8", b"FV": "<f4", b"DV": "<f8"}
+_LONGEST_KEY = 10_000
 _RANGE = re.compile(r"^(.*)\[([\d:,]*)\]$")
 
 
@@ -147,7 +149,10 @@ def read_ark(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _cut_range(matrix: np.ndarray, text: str, where: str) -> np.ndarray:
-    for axis, part in enumerate(text.split(",")):
+    parts = text.split(",")
+    if len(parts) > matrix.ndim:
+        raise DataError(f"{where}: range [{text}] does not fit a matrix of shape {matrix.shape}")
+    for axis, part in enumerate(parts):
         if part and part != ":":
             first, _, last = part.partition(":")
             if not (first.isdigit() and last.isdigit() and int(last) < matrix.shape[axis]):
@@ -164,7 +169,12 @@ def _read_token(file: BinaryIO) -> str:
                 break
             continue
         token += byte
-    return token.decode()
+        if len(token) > _LONGEST_KEY:
+            raise DataError(f"{file.name}: no archive, a key has more than {_LONGEST_KEY} bytes")
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{file.name}: no archive, the key {bytes(token[:20])!r} is not UTF-8") from None
 
 
 def _read_value(file: BinaryIO, where: str) -> np.ndarray:
@@ -175,7 +185,7 @@ def _read_value(file: BinaryIO, where: str) -> np.ndarray:
     kind = file.read(1)
     if kind == b"\4":
         return _read_integers(file, where)
-    while (byte := file.read(1)) not in (b" ", b""):
+    while len(kind) < 8 and (byte := file.read(1)) not in (b" ", b""):
         kind += byte
     if kind in _DTYPES:
         shape = [_read_size(file, where) for _ in range(2 if kind.endswith(b"M") else 1)]
@@ -189,19 +199,34 @@ def _read_size(file: BinaryIO, where: str) -> int:
     raw = file.read(5)
     if len(raw) != 5 or raw[0] != 4:
         raise DataError(f"{where}: damaged, the size of a matrix is not readable")
-    return int(struct.unpack("<i", raw[1:])[0])
+    size = int(struct.unpack("<i", raw[1:])[0])
+    if size < 0:
+        raise DataError(f"{where}: damaged, a size of a matrix is {size}")
+    return size
+
+
+def _unpack(file: BinaryIO, layout: str, where: str) -> tuple[Any, ...]:
+    raw = file.read(struct.calcsize(layout))
+    if len(raw) != struct.calcsize(layout):
+        raise DataError(f"{where}: cut short in the head of a matrix")
+    return struct.unpack(layout, raw)
 
 
 def _array(file: BinaryIO, dtype: str, count: int, where: str) -> np.ndarray:
+    if count < 0:
+        raise DataError(f"{where}: damaged, a size is negative")
+    # Before room is made for it: a damaged size may ask for any amount of memory.
+    wanted, left = count * np.dtype(dtype).itemsize, os.fstat(file.fileno()).st_size - file.tell()
+    if wanted > left:
+        raise DataError(f"{where}: cut short, {wanted} bytes of data expected and {left} there")
     values = np.empty(count, dtype)
-    size = file.readinto(values.data.cast("B")) if count else 0  # type: ignore[attr-defined]
-    if size != values.nbytes:
-        raise DataError(f"{where}: cut short, {values.nbytes} bytes of data expected and {size} there")
+    if count:
+        file.readinto(values.data.cast("B"))  # type: ignore[attr-defined]
     return values
 
 
 def _read_integers(file: BinaryIO, where: str) -> np.ndarray:
-    (count,) = struct.unpack("<i", file.read(4))
+    (count,) = _unpack(file, "<i", where)
     # Each value is written with its own size byte.
     raw = _array(file, "u1", 5 * count, where).reshape(count, 5)
     return raw[:, 1:].copy().view("<i4").reshape(count)
@@ -211,6 +236,9 @@ def _read_text(file: BinaryIO, where: str) -> np.ndarray:
     text = bytearray()
     while (byte := file.read(1)) not in (b"]", b""):
         text += byte
+        # Anything at all could stand here: what is no matrix is not read to its end.
+        if b"[" not in text and not text.isspace():
+            break
     head, bracket, body = text.decode(errors="replace").partition("[")
     try:
         if not bracket or head.strip():
@@ -224,7 +252,9 @@ def _read_text(file: BinaryIO, where: str) -> np.ndarray:
 
 
 def _read_compressed(file: BinaryIO, kind: bytes, where: str) -> np.ndarray:
-    low, width, rows, columns = struct.unpack("<ffii", file.read(16))
+    low, width, rows, columns = _unpack(file, "<ffii", where)
+    if rows < 0 or columns < 0:
+        raise DataError(f"{where}: damaged, the size of a matrix is {rows} × {columns}")
     if kind == b"CM2":
         return (low + _array(file, "<u2", rows * columns, where).reshape(rows, columns) * (width / 65535)).astype("f4")
     if kind == b"CM3":

@@ -470,6 +470,8 @@ def write_shar(
     """
     from lhotse.shar.writers.shar import SharWriter
 
+    from sonorant.data.corpora.corpus import load_audio
+
     one_of("audio_format", audio_format, ("flac", "opus", "wav"))
     at_least("shard_size", shard_size, 1)
     count, seconds, skipped = 0, 0.0, {}
@@ -478,7 +480,7 @@ def write_shar(
             for cut in cuts:
                 # The writer would leave its files out of step if a cut failed between them, so reading is tried first.
                 try:
-                    cut.load_audio()
+                    load_audio(cut)
                 except Exception as error:
                     skipped[cut.id] = f"{type(error).__name__}: {error}"
                     continue

@@ -11,6 +11,7 @@ from lhotse.cut import Cut, MonoCut
 
 from sonorant.core.errors import DataError
 from sonorant.data.corpora.audio_files import Header, read_header
+from sonorant.data.corpora.corpus import load_audio
 
 __all__ = ["Problem", "evenly", "files_of", "in_threads", "probe_cut", "probe_file"]
 
@@ -125,7 +126,7 @@ def _blocks(cut: Cut) -> Iterable[np.ndarray]:
     except soundfile.SoundFileError:
         opened = None
     if opened is None:
-        yield cut.load_audio()
+        yield load_audio(cut)
         return
     rate = cut.sampling_rate
     first, left = round(cut.start * rate), round(cut.duration * rate)

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from lhotse import CutSet
+import numpy as np
+from lhotse import AudioSource, CutSet
 from lhotse.cut import Cut, MixedCut
 from lhotse.cut.data import DataCut
+from numpy.typing import NDArray
 
 from sonorant.core.errors import DataError, unknown_name
 
-__all__ = ["Card", "Corpus", "Fault", "SplitSummary", "audio_sources", "describe", "extra", "named_splits", "summarise",
-           "text_of", "unreadable"]  # fmt: skip
+__all__ = ["Card", "Corpus", "Fault", "SplitSummary", "audio_sources", "describe", "extra", "load_audio", "named_splits",
+           "summarise", "text_of", "unreadable"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +167,7 @@ def audio_sources(cut: Cut) -> Iterator[bytes]:
     Raises:
         DataError: a file is gone.
     """
-    parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
-    for source in (s for part in parts if isinstance(part, DataCut) and part.recording for s in part.recording.sources):
+    for source in _sources(cut):
         if isinstance(source.source, bytes):
             yield source.source
         elif source.type != "file":
@@ -177,6 +178,28 @@ def audio_sources(cut: Cut) -> Iterator[bytes]:
             except FileNotFoundError:
                 raise DataError(f"item '{cut.id}': no audio at {source.source}") from None
             yield f"{source.source} {status.st_size} {status.st_mtime_ns};".encode()
+
+
+def load_audio(cut: Cut) -> NDArray[np.float32]:
+    """The cut's samples in [-1, 1], `(channel, time)`.
+
+    Raises:
+        DataError: the audio is the output of a command, as lhotse's manifests may have it.
+    """
+    for source in _sources(cut):
+        if source.type == "command":
+            raise DataError(
+                f"item '{cut.id}': its audio is a command ({str(source.source)[:60]}); commands in data are never run. "
+                "Write their output to files and name those"
+            )
+    return np.atleast_2d(cut.load_audio())
+
+
+def _sources(cut: Cut) -> Iterator[AudioSource]:
+    parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+    for part in parts:
+        if isinstance(part, DataCut) and part.recording is not None:
+            yield from part.recording.sources
 
 
 def extra(cut: Cut, name: str, default: Any = None) -> Any:

@@ -15,7 +15,7 @@ from lhotse.cut import Cut
 
 from sonorant.core.errors import DataError
 from sonorant.data.corpora.audio_files import read_headers, recording
-from sonorant.data.corpora.corpus import Card, Corpus, Fault, named_splits, unreadable
+from sonorant.data.corpora.corpus import Card, Corpus, Fault, load_audio, named_splits, unreadable
 from sonorant.data.kaldi import plain_path, read_table, write_table
 
 __all__ = ["read_kaldi", "roots", "write_kaldi"]
@@ -293,7 +293,7 @@ def _wave(cut: MonoCut, folder: Path, audio: str, written: dict[str, str]) -> tu
 
         file = folder.absolute() / "audio" / f"{name.replace('/', '_')}.wav"
         file.parent.mkdir(parents=True, exist_ok=True)
-        samples = cut.recording.load_audio(channels=cut.channel)[0]
+        samples = load_audio(cut.recording.to_cut())[cut.recording.channel_ids.index(cut.channel)]
         soundfile.write(file, samples, cut.recording.sampling_rate, subtype="PCM_16")
         written[name] = str(file)
     return name, written[name]

@@ -6,6 +6,7 @@ Every line has `id`, `audio` (path inside the pack), `duration` in seconds, `sam
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def read_pack(source: str, *, split_by: str = "auto", num_workers: int = 0) -> C
     folder = Path(source)
     lines = _read_lines(folder / "manifest.jsonl")
     field = _split_field(lines, split_by, folder)
-    paths = [folder / line["audio"] for line in lines]
+    paths = [_inside(folder, line) for line in lines]
     headers = read_headers(paths, num_workers)
     splits: dict[str, list[Cut]] = {}
     faults: list[Fault] = []
@@ -59,8 +60,12 @@ def read_pack(source: str, *, split_by: str = "auto", num_workers: int = 0) -> C
         if isinstance(header, DataError):
             faults.append(unreadable(split, line["id"], header))
             continue
-        faults += _disagreements(split, line, header)
-        splits.setdefault(split, []).append(_cut(folder, path, line, header))
+        try:
+            faults += _disagreements(split, line, header)
+            cut = _cut(folder, path, line, header)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{folder}, item '{line['id']}': a field is not what it must be ({error})") from None
+        splits.setdefault(split, []).append(cut)
     return Corpus(
         folder.resolve().name,
         named_splits(splits),
@@ -85,6 +90,18 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
             raise DataError(f"{path} line {number} must have {' and '.join(absent)}, got {text[:80]}")
         lines.append({**line, "id": str(line["id"])})
     return lines
+
+
+def _inside(folder: Path, line: Mapping[str, Any]) -> Path:
+    """Where an item's audio lies. A pack comes from elsewhere: it may not name files of this machine."""
+    name = line["audio"]
+    if not isinstance(name, str) or not _stays_inside(name):
+        raise DataError(f"{folder}, item '{line['id']}': `audio` must be a path inside the pack, got {name!r}")
+    return folder / name
+
+
+def _stays_inside(name: str) -> bool:
+    return not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] != os.pardir
 
 
 def _split_field(lines: list[dict[str, Any]], split_by: str, folder: Path) -> str:
@@ -153,9 +170,9 @@ def _absolute(folder: Path, value: Any) -> Any:
     """Paths of further files of the pack (clean speech, sources, video) made absolute; other values as they are."""
     if isinstance(value, list):
         return [_absolute(folder, item) for item in value]
-    if isinstance(value, str) and "/" in value and "\n" not in value and len(value) < 1000 and "://" not in value:
+    if isinstance(value, str) and "/" in value and len(value) < 1000 and value.isprintable() and _stays_inside(value):
         path = folder / value
-        return str(path.absolute()) if path.is_file() else value
+        return str(path.absolute()) if os.path.isfile(path) else value
     return value
 
 

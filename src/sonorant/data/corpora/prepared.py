@@ -19,7 +19,7 @@ from lhotse import CutSet
 from lhotse.serialization import deserialize_item
 
 from sonorant.core.config import differences, from_plain, to_plain
-from sonorant.core.errors import DataError
+from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.files import atomic_folder, file_digest, file_lock, recover_folder
 from sonorant.data.corpora.corpus import Card, Corpus, Fault, SplitSummary
 from sonorant.data.corpora.walk import files_below
@@ -160,13 +160,16 @@ def open_prepared(folder: Path, *, lazy: bool | None = None) -> Corpus:
     if damage:
         raise DataError(f"the prepared corpus at {folder} cannot be used: {damage}; prepare it again")
     splits, sizes = {}, {}
-    for name, split in entry["splits"].items():
-        stream = split["num_items"] > _EAGER_ITEMS if lazy is None else lazy
-        splits[name] = _read_cuts(folder / split["file"], stream)
-        sizes[name] = SplitSummary(**{k: v for k, v in split.items() if k not in ("file", "sha256")})
-    card = from_plain(Card, entry["card"])
-    faults = tuple(Fault(**fault) for fault in entry["faults"])
-    return Corpus(entry["name"], splits, card, faults, sizes)
+    try:
+        for name, split in entry["splits"].items():
+            stream = split["num_items"] > _EAGER_ITEMS if lazy is None else lazy
+            splits[name] = _read_cuts(folder / split["file"], stream)
+            sizes[name] = SplitSummary(**{k: v for k, v in split.items() if k not in ("file", "sha256")})
+        card = from_plain(Card, entry["card"])
+        faults = tuple(Fault(**fault) for fault in entry["faults"])
+        return Corpus(entry["name"], splits, card, faults, sizes)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise DataError(f"{folder / 'corpus.json'} is damaged ({error!r}); prepare the corpus again") from None
 
 
 def _read_cuts(path: Path, lazy: bool) -> CutSet:
@@ -192,11 +195,11 @@ def _read_entry(folder: Path) -> dict[str, Any]:
 
 
 def _damage(folder: Path, entry: Mapping[str, Any]) -> str | None:
-    for name, split in entry["splits"].items():
-        file = folder / split["file"]
-        if not file.is_file():
+    for name, split in entry.get("splits", {}).items():
+        file = folder / Path(str(split.get("file"))).name
+        if not file.is_file() or file.name != split["file"]:
             return f"the manifest of split '{name}' is missing ({file.name})"
-        if file_digest(file) != split["sha256"]:
+        if file_digest(file) != split.get("sha256"):
             return f"the manifest of split '{name}' is not what was written ({file.name}: another checksum)"
     return None
 
