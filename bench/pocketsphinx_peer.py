@@ -51,9 +51,11 @@ def decode(cuts: list, store: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True)
-    parser.add_argument("--run", type=Path, help="folder of a run of ours on the same corpus; without it, the peer alone")
+    parser.add_argument(
+        "--run", type=Path, help="folder of a run of ours on the same corpus; without it, the peer alone"
+    )
     parser.add_argument("--split", default="test")
-    parser.add_argument("--store", type=Path, default=Path("runs/pocketsphinx.json"), help="where the peer's answers are kept")
+    parser.add_argument("--store", type=Path, default=Path("runs/pocketsphinx.json"), help="keeps the peer's answers")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         cuts = list(open_corpus(args.corpus, Path(scratch)).split(args.split))
