@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sonorant.audio.io import read_audio
-from sonorant.audio.pitch import _best_path, f0
+from sonorant.audio.pitch import best_path, f0
 from sonorant.core.errors import ConfigError
 
 RATE = 16000
@@ -117,7 +117,7 @@ def test_path_is_the_best_of_all() -> None:
         frames, candidates = 4, 2
         scores = torch.randn(1, frames, candidates + 1, generator=generator, dtype=torch.float64)
         frequencies = 100 * 2 ** (2 * torch.rand(1, frames, candidates, generator=generator, dtype=torch.float64))
-        path = _best_path(scores, frequencies, torch.ones(1, frames, dtype=torch.bool), 0.7, 0.4)[0].tolist()
+        path = best_path(scores, frequencies, torch.ones(1, frames, dtype=torch.bool), 0.7, 0.4)[0].tolist()
 
         def total(states: tuple[int, ...], scores: torch.Tensor = scores, hz: torch.Tensor = frequencies) -> float:
             value = sum(float(scores[0, t, s]) for t, s in enumerate(states))

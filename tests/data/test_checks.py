@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +22,7 @@ from sonorant.text.alphabet import Alphabet
 RATE = 16000
 
 
-class Letters:
-    """A vocabulary of the 26 letters and the space, to stand in for the real ones."""
-
-    symbols = "abcdefghijklmnopqrstuvwxyz "
-
-    def encode(self, text: str) -> list[int]:
-        return [self.symbols.index(c) + 1 for c in text]
-
-    def uncovered(self, texts: Iterable[str]) -> Counter[str]:
-        return Counter(c for text in texts for c in text if c not in self.symbols)
+LETTERS = Alphabet("abcdefghijklmnopqrstuvwxyz|")
 
 
 def noise(seconds: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -73,7 +62,7 @@ def only_problem(folder: Path, bad: MonoCut, **options: object) -> tuple[str, st
 
 def test_a_good_corpus_passes_unchanged(tmp_path: Path) -> None:
     corpus = corpus_of(good_cuts(tmp_path))
-    report = check_corpus(corpus, tokenizer=Letters(), frame_rate=50.0, out_folder=tmp_path / "out")
+    report = check_corpus(corpus, tokenizer=LETTERS, frame_rate=50.0, out_folder=tmp_path / "out")
     assert report.skipped == report.remarks == report.warnings == ()
     assert list(report.corpus.split("train")) == list(corpus.split("train"))
     assert (report.num_items, report.num_files_probed, report.num_cuts_decoded) == (4, 4, 4)
@@ -178,21 +167,21 @@ def test_durations_out_of_bounds(tmp_path: Path) -> None:
 def test_items_without_words(tmp_path: Path) -> None:
     for text in (None, "", "  "):
         bad = cut_of(tmp_path, "bad", text=text)
-        assert only_problem(tmp_path, bad, tokenizer=Letters())[0] == "no transcript"
+        assert only_problem(tmp_path, bad, tokenizer=LETTERS)[0] == "no transcript"
         report = check_corpus(corpus_of([*good_cuts(tmp_path), bad]))
         assert report.skipped == (), "without a vocabulary no transcript is asked for"
 
 
 def test_uncovered_characters_are_counted(tmp_path: Path) -> None:
     cuts = [*good_cuts(tmp_path, 8), cut_of(tmp_path, "x", text="déjà vu"), cut_of(tmp_path, "y", text="é 4")]
-    report = check_corpus(corpus_of(cuts), tokenizer=Letters(), max_bad_share=0.3)
+    report = check_corpus(corpus_of(cuts), tokenizer=LETTERS, max_bad_share=0.3)
     assert report.uncovered == {"é": 2, "à": 1, "4": 1}
     assert report.reasons == {"uncovered characters": 2}
     assert report.skipped[0].detail == "'é', 'à' in “déjà vu”"
     with pytest.raises(DataError, match=r"the vocabulary lacks 'é' ×2, 'à' ×1"):
-        check_corpus(corpus_of(cuts), tokenizer=Letters())
+        check_corpus(corpus_of(cuts), tokenizer=LETTERS)
     plain = str.maketrans({"é": "e", "à": "a", "4": "four"})
-    mended = check_corpus(corpus_of(cuts), tokenizer=Letters(), normalise=lambda text: text.translate(plain))
+    mended = check_corpus(corpus_of(cuts), tokenizer=LETTERS, normalise=lambda text: text.translate(plain))
     assert mended.skipped == ()
 
 
@@ -201,10 +190,12 @@ def test_ctc_needs_a_frame_for_each_token_and_each_repeat(tmp_path: Path, text: 
     cut = cut_of(tmp_path, "bad", text=text)
     corpus = corpus_of([*good_cuts(tmp_path), cut])
     small = corpus_of([cut])
-    assert check_corpus(small, tokenizer=Letters(), frame_rate=float(frames)).skipped == ()
+    assert check_corpus(small, tokenizer=LETTERS, frame_rate=float(frames)).skipped == ()
     with pytest.raises(DataError, match=f"{frames - 1} frames for {len(text)} tokens and {frames - len(text)} repeats"):
-        check_corpus(small, tokenizer=Letters(), frame_rate=frames - 1.0)
-    assert check_corpus(corpus, tokenizer=Letters(), frame_rate=100.0).skipped == ()
+        check_corpus(small, tokenizer=LETTERS, frame_rate=frames - 1.0)
+    with pytest.raises(DataError, match="too few frames"):
+        check_corpus(small, tokenizer=LETTERS, frame_rate=float(frames), spare_frames=1)
+    assert check_corpus(corpus, tokenizer=LETTERS, frame_rate=100.0).skipped == ()
 
 
 def test_the_toolkits_own_alphabet_fits(tmp_path: Path) -> None:
@@ -311,7 +302,7 @@ def test_faults_of_the_importer_count(tmp_path: Path) -> None:
 def report_of(folder: Path) -> CheckReport:
     cuts = [*good_cuts(folder, 10), cut_of(folder, "x", text="né")]
     return check_corpus(
-        corpus_of(cuts, test=[cut_of(folder, "t", text="sentence of a")]), tokenizer=Letters(), max_bad_share=0.1
+        corpus_of(cuts, test=[cut_of(folder, "t", text="sentence of a")]), tokenizer=LETTERS, max_bad_share=0.1
     )
 
 
@@ -344,7 +335,7 @@ def test_many_cuts_in_seconds(tmp_path: Path) -> None:
     cuts = [labelled(audio, f"cut {i}", f"sentence of {chr(97 + i % 26)}", f"s{i % 500}") for i in range(10_000)]
     corpus = corpus_of(cuts)
     began = time.process_time()
-    report = check_corpus(corpus, tokenizer=Letters(), frame_rate=50.0, audio_sample=100, decode_sample=20)
+    report = check_corpus(corpus, tokenizer=LETTERS, frame_rate=50.0, audio_sample=100, decode_sample=20)
     assert report.num_items == 10_000
     assert time.process_time() - began < 5
 

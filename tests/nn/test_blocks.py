@@ -6,10 +6,11 @@ from tests.contracts.encoders import check_block
 from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
+from sonorant.core.lengths import zero_padding
 from sonorant.nn.attention import Attention
 from sonorant.nn.conformer import ConformerBlock
 from sonorant.nn.convolution import DepthwiseConv, FrameStack, Subsampling1d, Subsampling2d
-from sonorant.nn.masking import attention_mask, mask_values
+from sonorant.nn.masking import attention_mask
 from sonorant.nn.norm import NORMS, BatchNorm, build_norm
 from sonorant.nn.pooling import AttentivePooling, mean_pool, statistics_pool
 from sonorant.nn.position import ConvolutionalPosition
@@ -21,16 +22,16 @@ DIM = 16
 
 
 def attend(module: nn.Module, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    return module(mask_values(values, lengths), attention_mask(lengths, values.shape[1])), lengths
+    return module(zero_padding(values, lengths), attention_mask(lengths, values.shape[1])), lengths
 
 
 def attend_in_chunks(module: nn.Module, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     window = chunk_mask(values.shape[1], 5, 1, values.device)
-    return module(mask_values(values, lengths), attention_mask(lengths, values.shape[1], window)), lengths
+    return module(zero_padding(values, lengths), attention_mask(lengths, values.shape[1], window)), lengths
 
 
 def block(module: nn.Module, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    return module(mask_values(values, lengths), lengths, attention_mask(lengths, values.shape[1])), lengths
+    return module(zero_padding(values, lengths), lengths, attention_mask(lengths, values.shape[1])), lengths
 
 
 def thin(module: nn.Module, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +116,7 @@ def test_clipped_rnn(bidirectional: bool) -> None:
 
 
 def masked() -> object:
-    return lambda module, values, lengths: (module(mask_values(values, lengths), lengths), lengths)
+    return lambda module, values, lengths: (module(zero_padding(values, lengths), lengths), lengths)
 
 
 def test_convolutional_position() -> None:

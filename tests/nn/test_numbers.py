@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from sonorant.core.lengths import zero_padding
 from sonorant.nn.attention import Attention
 from sonorant.nn.convolution import DepthwiseConv, depthwise_conv
 from sonorant.nn.cost import measure_cost
 from sonorant.nn.dropout import Dropout, dropout
-from sonorant.nn.masking import attention_mask, mask_values, reverse_frames
+from sonorant.nn.masking import attention_mask, reverse_frames
 from sonorant.nn.position import SinusoidalPosition, relative_table, rotary_table, rotate, sinusoids
 from sonorant.nn.recurrent import ClippedRnn, Recurrent
 from sonorant.nn.streaming import FrameBuffer
@@ -172,7 +173,7 @@ def test_reversal_is_its_own_inverse_and_masking_stops_nan() -> None:
     assert torch.equal(reverse_frames(reverse_frames(values, lengths), lengths), values)
     assert torch.equal(reverse_frames(values, lengths)[2, 0], values[2, 3])
     values[2, 5] = float("nan")
-    assert mask_values(values, lengths).isfinite().all()
+    assert zero_padding(values, lengths).isfinite().all()
 
 
 def test_attention_masks_leave_no_query_without_a_key() -> None:

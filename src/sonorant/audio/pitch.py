@@ -2,7 +2,7 @@
 
 After Boersma (1993, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a
 sampled sound"): the autocorrelation of a windowed frame divided by the window's own is the signal's; its peaks are
-candidates, and the path through them pays for jumps. Read `f0`, then `_candidates`, `_best_path`.
+candidates, and the path through them pays for jumps. Read `f0`, then `_candidates`, `best_path`.
 """
 
 import math
@@ -98,7 +98,7 @@ def f0(
     bonus = octave_cost * torch.log2((frequencies / math.sqrt(low_hz * high_hz)).clamp(min=1e-9))
     scores = torch.cat([unvoiced[:, :, None], torch.where(frequencies > 0, strengths + bonus, -1e4)], dim=2)
     step = 0.01 / hop
-    path = _best_path(scores, frequencies, mask, jump_cost * step, voicing_cost * step)
+    path = best_path(scores, frequencies, mask, jump_cost * step, voicing_cost * step)
     chosen = torch.cat([torch.zeros_like(unvoiced)[:, :, None], frequencies], dim=2).gather(2, path[:, :, None])
     certainty = (strengths.amax(dim=2) - unvoiced) / 0.1
     return Pitch(chosen[:, :, 0] * mask, torch.sigmoid(certainty) * mask, counts, rate / framing.hop)
@@ -150,7 +150,7 @@ def _peaks(periodicity: Tensor, bonus: Tensor, first: int, rate: int) -> tuple[T
     return torch.where(found, frequency, 0.0), torch.where(found, height, 0.0)
 
 
-def _best_path(
+def best_path(
     scores: Float[Tensor, "batch frame state"],
     frequencies: Float[Tensor, "batch frame candidate"],
     mask: Tensor,

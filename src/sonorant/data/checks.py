@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lhotse import CutSet
 from lhotse.cut import Cut, MonoCut, MultiCut
@@ -21,23 +21,13 @@ from sonorant.core.errors import DataError
 from sonorant.core.files import atomic_write
 from sonorant.data.corpora.audio_probe import Problem, evenly, files_of, in_threads, probe_cut, probe_file
 from sonorant.data.corpora.corpus import Corpus, size_in_words, text_of
+from sonorant.text.tokenizer import Tokenizer
 
-__all__ = ["CheckReport", "Shared", "Skipped", "Tokenizer", "check_corpus"]
+__all__ = ["CheckReport", "Shared", "Skipped", "check_corpus"]
 
 _EXAMPLES = 5
 # Seconds; lhotse itself allows as much between a cut and its audio.
 _OVERRUN = 0.025
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """What the checks ask of a vocabulary; `text.alphabet.Alphabet` and its like have it."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-
-    def uncovered(self, texts: Iterable[str]) -> Counter[str]:
-        """Characters (or words, phones) of the texts which the vocabulary does not hold, with counts."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +128,7 @@ def check_corpus(
     tokenizer: Tokenizer | None = None,
     normalise: Callable[[str], str] | None = None,
     frame_rate: float | None = None,
+    spare_frames: int = 0,
     min_seconds: float = 0.1,
     max_seconds: float | None = None,
     max_bad_share: float = 0.05,
@@ -155,6 +146,7 @@ def check_corpus(
         normalise: applied to transcripts before the vocabulary sees them.
         frame_rate: frames a second which a CTC loss will see; with a tokenizer, items must have at least as many frames
             as tokens plus one for each pair of equal neighbours, which CTC has to part by a blank.
+        spare_frames: frames that the windows of front ends lose at the ends of an item.
         min_seconds: shorter items are left out.
         max_seconds: longer items are left out; None keeps all.
         max_bad_share: share of a split's items that may be bad.
@@ -177,7 +169,7 @@ def check_corpus(
     problems.add(_lengths(items, min_seconds, max_seconds))
     if tokenizer is not None:
         uncovered = tokenizer.uncovered(item.text for item in items if item.text)
-        problems.add(_labels(items, tokenizer, uncovered, frame_rate))
+        problems.add(_labels(items, tokenizer, uncovered, frame_rate, spare_frames))
     files = evenly(list(survey.files), audio_sample)
     problems.add(_probed(survey, files, num_workers))
     chosen = evenly([i for i, item in enumerate(items) if i not in problems.bad and item.has_audio], decode_sample)
@@ -299,7 +291,9 @@ def _lengths(items: _Items, min_seconds: float, max_seconds: float | None) -> _F
             yield index, ("past the end", f"ends {item.overrun:.3f} s after its recording")
 
 
-def _labels(items: _Items, tokenizer: Tokenizer, uncovered: Mapping[str, int], frame_rate: float | None) -> _Found:
+def _labels(
+    items: _Items, tokenizer: Tokenizer, uncovered: Mapping[str, int], frame_rate: float | None, spare_frames: int
+) -> _Found:
     for index, item in enumerate(items):
         text = item.text
         if not text or not text.strip():
@@ -315,7 +309,7 @@ def _labels(items: _Items, tokenizer: Tokenizer, uncovered: Mapping[str, int], f
         if not tokens:
             yield index, ("no transcript", f"“{text[:60]}” encodes to no token")
         elif frame_rate is not None:
-            frames = int(item.seconds * frame_rate)
+            frames = max(0, int(item.seconds * frame_rate) - spare_frames)
             repeats = sum(left == right for left, right in zip(tokens, tokens[1:]))
             if frames < len(tokens) + repeats:
                 yield index, ("too few frames", f"{frames} frames for {len(tokens)} tokens and {repeats} repeats")

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
+from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.nn.attention import Position, position_table
 from sonorant.nn.conformer import ConformerBlock
 from sonorant.nn.convolution import SUBSAMPLINGS, build_subsampling
 from sonorant.nn.dropout import Dropout
-from sonorant.nn.masking import attention_mask, mask_values
+from sonorant.nn.masking import attention_mask
 from sonorant.nn.norm import NORMS
 from sonorant.nn.streaming import FrameBuffer, LayerCache, chunk_mask
 
@@ -153,8 +154,8 @@ class Conformer(nn.Module):
         for block in self.blocks:
             outputs.append(block(outputs[-1], lengths, mask, table))
         if layers:
-            return [Features(mask_values(output, lengths), lengths, self.frame_rate) for output in outputs]
-        return Features(mask_values(outputs[-1], lengths), lengths, self.frame_rate)
+            return [Features(zero_padding(output, lengths), lengths, self.frame_rate) for output in outputs]
+        return Features(zero_padding(outputs[-1], lengths), lengths, self.frame_rate)
 
     def _surroundings(self, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mask and table of positions, shared by all blocks."""

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
+from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.nn.convolution import SUBSAMPLINGS, build_subsampling
 from sonorant.nn.dropout import Dropout
-from sonorant.nn.masking import mask_values
 from sonorant.nn.recurrent import ClippedLinear, ClippedRnn, Recurrent, RecurrentKind
 
 __all__ = ["DeepSpeechConfig", "DeepSpeechEncoder", "DeepSpeechStream", "RecurrentConfig", "RecurrentEncoder"]
@@ -90,15 +90,15 @@ class DeepSpeechEncoder(nn.Module):
     ) -> Features | list[Features]:
         """Encodes a padded batch; `layers=True` returns what comes out of each of the five layers."""
         context = self.config.context
-        padded = nn.functional.pad(mask_values(values, lengths), (0, 0, context, context))
-        outputs = self._dense(padded)
+        padded = nn.functional.pad(zero_padding(values, lengths), (0, 0, context, context))
+        outputs = self.dense_outputs(padded)
         outputs.append(self.recurrent(outputs[-1], lengths))
         outputs.append(self.last(outputs[-1]))
         wanted = outputs if layers else outputs[-1:]
-        features = [Features(mask_values(output, lengths), lengths, self.frame_rate) for output in wanted]
+        features = [Features(zero_padding(output, lengths), lengths, self.frame_rate) for output in wanted]
         return features if layers else features[0]
 
-    def _dense(self, padded: Tensor) -> list[Tensor]:
+    def dense_outputs(self, padded: Float[Tensor, "batch frame dim"]) -> list[Tensor]:
         """The first three layers over windows of frames that are already surrounded by their context."""
         windows = padded.unfold(1, self.receptive_field, 1).transpose(2, 3).flatten(2)
         outputs = []
@@ -146,7 +146,7 @@ class DeepSpeechStream:
         if num_frames == 0:
             hidden = joined.new_zeros(self.batch, 0, encoder.dim)
         else:
-            dense = encoder._dense(joined)[-1]
+            dense = encoder.dense_outputs(joined)[-1]
             hidden, self.state = encoder.recurrent.step(dense, self.state)
             hidden = encoder.last(hidden)
         lengths = torch.full((self.batch,), num_frames, device=hidden.device)
@@ -233,5 +233,5 @@ class RecurrentEncoder(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             outputs.append(norm(layer(self.dropout(outputs[-1]), lengths)))
         wanted = outputs if layers else outputs[-1:]
-        features = [Features(mask_values(output, lengths), lengths, self.frame_rate) for output in wanted]
+        features = [Features(zero_padding(output, lengths), lengths, self.frame_rate) for output in wanted]
         return features if layers else features[0]

@@ -13,8 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError, unknown_name
-from sonorant.core.lengths import Geometry
-from sonorant.nn.masking import mask_values
+from sonorant.core.lengths import Geometry, zero_padding
 
 __all__ = [
     "SUBSAMPLINGS",
@@ -115,7 +114,7 @@ class DepthwiseConv(nn.Module):
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch frame dim"]:
-        return depthwise_conv(mask_values(values, lengths), self.weight, self.left, self.right) + self.bias
+        return depthwise_conv(zero_padding(values, lengths), self.weight, self.left, self.right) + self.bias
 
     def step(
         self, values: Float[Tensor, "batch frame dim"], past: Float[Tensor, "batch past dim"]
@@ -186,14 +185,14 @@ class Subsampling2d(nn.Module):
     ) -> tuple[Float[Tensor, "batch out dim"], Int[Tensor, " batch"]]:
         if values.shape[1] < self.receptive_field:  # too short for one window: zeros are cut off again by the lengths
             values = nn.functional.pad(values, (0, 0, 0, self.receptive_field - values.shape[1]))
-        image = mask_values(values, lengths).unsqueeze(1).to(memory_format=torch.channels_last)
+        image = zero_padding(values, lengths).unsqueeze(1).to(memory_format=torch.channels_last)
         for conv, geometry in zip(self.convs, self.geometries, strict=True):
             image = nn.functional.relu_(conv(image))
             lengths = geometry.output_lengths(lengths)
             if geometry.left:
-                image = mask_values(image.transpose(1, 2), lengths).transpose(1, 2)
+                image = zero_padding(image.transpose(1, 2), lengths).transpose(1, 2)
         flat = image.permute(0, 2, 3, 1).flatten(2)  # (batch, frame, band × channel): a view in channels-last layout
-        return mask_values(self.project(flat), lengths), lengths
+        return zero_padding(self.project(flat), lengths), lengths
 
 
 class Subsampling1d(nn.Module):
@@ -233,9 +232,9 @@ class Subsampling1d(nn.Module):
         if values.shape[1] < self.receptive_field:
             values = nn.functional.pad(values, (0, 0, 0, self.receptive_field - values.shape[1]))
         for conv, geometry in zip(self.convs, self.geometries, strict=True):
-            values = nn.functional.gelu(conv(mask_values(values, lengths).transpose(1, 2))).transpose(1, 2)
+            values = nn.functional.gelu(conv(zero_padding(values, lengths).transpose(1, 2))).transpose(1, 2)
             lengths = geometry.output_lengths(lengths)
-        return mask_values(values, lengths), lengths
+        return zero_padding(values, lengths), lengths
 
 
 class FrameStack(nn.Module):
@@ -260,10 +259,10 @@ class FrameStack(nn.Module):
         if values.shape[1] < self.stride:
             values = nn.functional.pad(values, (0, 0, 0, self.stride - values.shape[1]))
         num_out = values.shape[1] // self.stride
-        masked = mask_values(values, lengths)[:, : num_out * self.stride]
+        masked = zero_padding(values, lengths)[:, : num_out * self.stride]
         stacked = masked.reshape(values.shape[0], num_out, self.stride * values.shape[2])
         lengths = self.output_lengths(lengths)
-        return mask_values(self.project(stacked), lengths), lengths
+        return zero_padding(self.project(stacked), lengths), lengths
 
 
 def _halvings(factor: int) -> int:

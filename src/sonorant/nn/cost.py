@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Cost", "measure_cost"]
+__all__ = ["ModelCost", "measure_cost"]
 
 
 @dataclass(frozen=True)
-class Cost:
+class ModelCost:
     """Size and work of a module."""
 
     parameters: int
@@ -29,7 +29,7 @@ class Cost:
         return f"{self.parameters / 1e6:.2f} M parameters, {self.multiply_adds / 1e9:.3f} G multiply-adds"
 
 
-def measure_cost(module: nn.Module, *inputs: Any, **options: Any) -> Cost:
+def measure_cost(module: nn.Module, *inputs: Any, **options: Any) -> ModelCost:
     """Runs `module(*inputs, **options)` once without gradients and counts.
 
     Args:
@@ -53,7 +53,7 @@ def measure_cost(module: nn.Module, *inputs: Any, **options: Any) -> Cost:
             child.training = flag
     parts = _parts(counter.get_flop_counts(), type(module).__name__)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    return Cost(parameters, counter.get_total_flops() // 2, parts)
+    return ModelCost(parameters, counter.get_total_flops() // 2, parts)
 
 
 def _parts(counts: Mapping[str, Mapping[Any, int]], root: str) -> dict[str, int]:

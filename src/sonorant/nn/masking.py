@@ -1,4 +1,4 @@
-"""Padding, dealt with exactly: zeroed, masked in attention, turned round in reverse recurrences.
+"""Padding, dealt with exactly: masked in attention, turned round in reverse recurrences; `core.lengths` zeroes it.
 
 Everything here works from `lengths`, never from the values, so that what stands in the padding (garbage, infinities,
 NaN) can never reach a frame of signal.
@@ -8,22 +8,9 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from sonorant.core.errors import DataError
-from sonorant.core.lengths import padding_mask, valid_mask
+from sonorant.core.lengths import valid_mask
 
-__all__ = ["attention_mask", "check_lengths", "mask_values", "reverse_frames"]
-
-
-def mask_values(values: Shaped[Tensor, "batch frame *rest"], lengths: Int[Tensor, " batch"]) -> Tensor:
-    """`values (batch, frame, …)` with zeros from each item's length on.
-
-    Unlike a product with the mask this also removes NaN and infinities: `0 * nan` is `nan`.
-
-    >>> mask_values(torch.tensor([[1.0, float("nan")]]), torch.tensor([1])).tolist()
-    [[1.0, 0.0]]
-    """
-    mask = padding_mask(lengths, values.shape[1])
-    return values.masked_fill(mask.view(*mask.shape, *[1] * (values.dim() - 2)), 0)
+__all__ = ["attention_mask", "reverse_frames"]
 
 
 def attention_mask(
@@ -54,20 +41,3 @@ def reverse_frames(values: Shaped[Tensor, "batch frame *rest"], lengths: Int[Ten
     steps = torch.arange(values.shape[1], device=values.device)[None, :]
     index = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
     return torch.gather(values, 1, index.view(*index.shape, *[1] * (values.dim() - 2)).expand_as(values))
-
-
-def check_lengths(lengths: Int[Tensor, " batch"], num_frames: int, name: str = "values") -> None:
-    """Refuses lengths that are negative or longer than the tensor they describe.
-
-    Reads the lengths, which waits for the device; meant for the borders of the toolkit (losses, decoders), not for layers.
-
-    Raises:
-        DataError: names the first item whose length does not fit.
-    """
-    wrong = ((lengths < 0) | (lengths > num_frames)).nonzero().flatten().tolist()
-    if wrong:
-        item = wrong[0]
-        raise DataError(
-            f"lengths of {name} must lie in [0, {num_frames}] (its number of frames), got {int(lengths[item])} for item "
-            f"{item}; were the lengths counted before or after subsampling?"
-        )

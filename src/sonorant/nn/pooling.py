@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.core.lengths import valid_mask
-from sonorant.nn.masking import mask_values
+from sonorant.core.lengths import valid_mask, zero_padding
 
 __all__ = ["AttentivePooling", "mean_pool", "statistics_pool"]
 
@@ -16,7 +15,7 @@ def mean_pool(values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " b
     >>> mean_pool(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([2])).tolist()
     [[2.0]]
     """
-    return mask_values(values, lengths).sum(1) / lengths.clamp(min=1)[:, None].to(values.dtype)
+    return zero_padding(values, lengths).sum(1) / lengths.clamp(min=1)[:, None].to(values.dtype)
 
 
 def statistics_pool(
@@ -43,7 +42,7 @@ class AttentivePooling(nn.Module):
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch twice"]:
-        values = mask_values(values, lengths)
+        values = zero_padding(values, lengths)
         context = statistics_pool(values, lengths)[:, None].expand(-1, values.shape[1], -1)
         mask = valid_mask(lengths.clamp(min=1), values.shape[1])[..., None]
         weights = self.score(torch.cat([values, context], dim=-1)).masked_fill(~mask, float("-inf")).softmax(1)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
-from sonorant.nn.masking import mask_values
+from sonorant.core.lengths import zero_padding
 
 __all__ = [
     "ConvolutionalPosition", "RelativeBias", "ShawBias", "SinusoidalPosition", "relative_table", "rotary_table", "rotate",
@@ -147,6 +147,6 @@ class ConvolutionalPosition(nn.Module):
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch frame dim"]:
-        masked = mask_values(values, lengths)
+        masked = zero_padding(values, lengths)
         positions = self.conv(masked.transpose(1, 2)).transpose(1, 2)[:, : values.shape[1]]
         return values + nn.functional.gelu(positions)

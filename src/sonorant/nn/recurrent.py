@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
+from sonorant.core.lengths import zero_padding
 from sonorant.nn.dropout import Dropout
-from sonorant.nn.masking import mask_values, reverse_frames
+from sonorant.nn.masking import reverse_frames
 
 __all__ = ["ClippedLinear", "ClippedRnn", "Recurrent", "RecurrentKind"]
 
@@ -47,7 +48,7 @@ class Recurrent(nn.Module):
         if self.backwards is not None:
             reversed_outputs = self.backwards(reverse_frames(values, lengths))[0]
             outputs = torch.cat([outputs, reverse_frames(reversed_outputs, lengths)], dim=-1)
-        return mask_values(outputs, lengths)
+        return zero_padding(outputs, lengths)
 
     def step(self, values: Float[Tensor, "batch frame input"], state: Any = None) -> tuple[Tensor, Any]:
         """One chunk after `state` (None at the start); only for one direction."""
@@ -137,4 +138,4 @@ class ClippedRnn(nn.Module):
             states = _ClippedRecurrence.apply(stacked, self.recurrent, self.clip)
         ways = states.permute(1, 2, 0, 3).unbind(0)
         summed = ways[0] if len(ways) == 1 else ways[0] + reverse_frames(ways[1], lengths)
-        return mask_values(summed, lengths)
+        return zero_padding(summed, lengths)

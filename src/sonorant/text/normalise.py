@@ -20,7 +20,7 @@ from typing import Literal
 
 from sonorant.core.config import one_of
 from sonorant.core.errors import ConfigError
-from sonorant.text.numbers import LANGUAGES, _grammar, spell_numbers
+from sonorant.text.numbers import LANGUAGES, grammar_of, spell_numbers
 
 __all__ = ["Normaliser", "normalise"]
 
@@ -99,7 +99,7 @@ class Normaliser:
         return " ".join(unicodedata.normalize(self.form, text).split())
 
     def _spell(self, text: str) -> str:
-        grammar = _grammar(self.language)
+        grammar = grammar_of(self.language)
         text = text.translate(_DIGITS)
         text = spell_numbers(text, self.language, years=self.years, conjunction=self.conjunction)
         return text.replace("&", f" {grammar.ampersand} ").replace("%", f" {grammar.percent} ")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sonorant.core.errors import ConfigError, unknown_name
 
-__all__ = ["LANGUAGES", "cardinal", "ordinal", "spell_numbers", "year"]
+__all__ = ["LANGUAGES", "Grammar", "cardinal", "grammar_of", "ordinal", "spell_numbers", "year"]
 
 LIMIT = 10**12
 """Cardinals stop here: longer digit strings are read digit by digit."""
@@ -173,7 +173,9 @@ def _de(n: int, conjunction: bool) -> str:
 
 
 @dataclass(frozen=True)
-class _Grammar:
+class Grammar:
+    """What a language says for a number, and the marks that it writes."""
+
     cardinal: Callable[[int, bool], str]
     minus: str
     point: str
@@ -190,16 +192,17 @@ class _Grammar:
 
 # U+00A0 and U+202F group digits in all four; a plain space never does, since it also parts two numbers.
 _GRAMMARS = {
-    "en": _Grammar(_en, "minus", "point", ".", ",\u00a0\u202f", "percent", "and", (1100, 2099)),
-    "fr": _Grammar(_fr, "moins", "virgule", ",", ".\u00a0\u202f", "pour cent", "et"),
-    "es": _Grammar(_es, "menos", "coma", ",", ".\u00a0\u202f", "por ciento", "y"),
-    "de": _Grammar(_de, "minus", "Komma", ",", ".\u00a0\u202f", "Prozent", "und", (1100, 1999)),
+    "en": Grammar(_en, "minus", "point", ".", ",\u00a0\u202f", "percent", "and", (1100, 2099)),
+    "fr": Grammar(_fr, "moins", "virgule", ",", ".\u00a0\u202f", "pour cent", "et"),
+    "es": Grammar(_es, "menos", "coma", ",", ".\u00a0\u202f", "por ciento", "y"),
+    "de": Grammar(_de, "minus", "Komma", ",", ".\u00a0\u202f", "Prozent", "und", (1100, 1999)),
 }
 LANGUAGES = tuple(_GRAMMARS)
 """Languages whose numbers can be spelled."""
 
 
-def _grammar(language: str) -> _Grammar:
+def grammar_of(language: str) -> Grammar:
+    """The words and rules of a language; `ConfigError` for one that is not known."""
     if language not in _GRAMMARS:
         raise ConfigError(unknown_name("language of numbers", language, _GRAMMARS))
     return _GRAMMARS[language]
@@ -214,7 +217,7 @@ def cardinal(number: int, language: str = "en", *, conjunction: bool = False) ->
     >>> cardinal(1_234), cardinal(81, "fr"), cardinal(21_000, "es"), cardinal(121, "de")
     ('one thousand two hundred thirty-four', 'quatre-vingt-un', 'veintiún mil', 'einhunderteinundzwanzig')
     """
-    grammar = _grammar(language)
+    grammar = grammar_of(language)
     if abs(number) >= LIMIT:
         raise ValueError(f"cardinal spells numbers below 10**12 in absolute value, got {number}; spell its digits")
     words = grammar.cardinal(abs(number), conjunction)
@@ -249,7 +252,7 @@ def year(number: int, language: str = "en") -> str:
     >>> year(1984), year(1905), year(2007), year(1900), year(1984, "fr")
     ('nineteen eighty-four', 'nineteen oh five', 'two thousand seven', 'nineteen hundred', 'mille neuf cent quatre-vingt-quatre')
     """  # noqa: E501
-    span = _grammar(language).hundred_years
+    span = grammar_of(language).hundred_years
     century, rest = divmod(number, 100)
     # 2000 to 2009 are counted, not split; 2010 on are split in English.
     if span is None or not span[0] <= number <= span[1] or 2000 <= number <= 2009:
@@ -275,7 +278,7 @@ def _whole(text: str, language: str, years: bool, conjunction: bool) -> str:
     return cardinal(int(text), language, conjunction=conjunction)
 
 
-def _pattern(grammar: _Grammar) -> re.Pattern[str]:
+def _pattern(grammar: Grammar) -> re.Pattern[str]:
     group, point = f"[{re.escape(grammar.grouping)}]", re.escape(grammar.separator)
     return re.compile(
         # a minus sign counts only at the start of a word: "3-4" holds no negative number
@@ -303,7 +306,7 @@ def spell_numbers(text: str, language: str = "en", *, years: bool = False, conju
     >>> spell_numbers("in 1999", years=True)
     'in nineteen ninety-nine'
     """
-    grammar = _grammar(language)
+    grammar = grammar_of(language)
     if not _DIGIT.search(text):
         return text  # most of what is written
 

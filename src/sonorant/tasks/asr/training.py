@@ -137,6 +137,8 @@ def prepare_speech(
         corpus,
         tokenizer=tokenizer,
         frame_rate=frame_rate,
+        # Every front end here loses one or two to the ends of its windows; an item that is short of one stops training.
+        spare_frames=2,
         min_seconds=0.1,
         max_bad_share=training.max_bad_share,
         allow_shared_speakers=training.allow_shared_speakers,
