@@ -10,6 +10,7 @@ Designs are Bristow-Johnson's "Cookbook formulae for audio equalizer biquad filt
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +21,14 @@ from sonorant.core.errors import ConfigError
 
 __all__ = [
     "Biquad", "bandpass", "biquad", "deemphasis", "fft_convolve", "high_shelf", "highpass", "lfilter", "low_shelf",
-    "lowpass", "notch", "peaking", "preemphasis", "sosfilt",
+    "lowpass", "notch", "peak_polynomials", "peaking", "preemphasis", "shelf_polynomials", "sosfilt",
 ]  # fmt: skip
 
 _BLOCK = 128
 
 Coefficients = Sequence[float] | Float[Tensor, "..."]
+Number = TypeVar("Number", float, Tensor)
+Polynomial = tuple[Number, Number, Number]
 
 
 def fft_convolve(
@@ -230,8 +233,7 @@ def notch(center_hz: float, sample_rate: float, q: float = 10.0) -> Biquad:
 def peaking(center_hz: float, sample_rate: float, gain_db: float, q: float = 1.0) -> Biquad:
     """Raises or lowers a band around `center_hz` by `gain_db`."""
     cos, alpha = _angle(center_hz, sample_rate, q)
-    root = 10 ** (gain_db / 40)
-    return _design([1 + alpha * root, -2 * cos, 1 - alpha * root], [1 + alpha / root, -2 * cos, 1 - alpha / root])
+    return _design(*peak_polynomials(10 ** (gain_db / 40), cos, alpha))
 
 
 def low_shelf(corner_hz: float, sample_rate: float, gain_db: float, q: float = math.sqrt(0.5)) -> Biquad:
@@ -246,10 +248,29 @@ def high_shelf(corner_hz: float, sample_rate: float, gain_db: float, q: float = 
 
 def _shelf(corner_hz: float, sample_rate: float, gain_db: float, q: float, sign: float) -> Biquad:
     cos, alpha = _angle(corner_hz, sample_rate, q)
-    root = 10 ** (gain_db / 40)
-    slope, cos = 2 * math.sqrt(root) * alpha, sign * cos
-    up, down = root + 1, root - 1
-    return _design(
-        [root * (up - down * cos + slope), sign * 2 * root * (down - up * cos), root * (up - down * cos - slope)],
-        [up + down * cos + slope, sign * -2 * (down + up * cos), up + down * cos - slope],
+    return _design(*shelf_polynomials(10 ** (gain_db / 40), cos, alpha, sign))
+
+
+def peak_polynomials(amplitude: Number, cosine: Number, alpha: Number) -> tuple[Polynomial[Number], Polynomial[Number]]:
+    """Numerator and denominator of the cookbook's peak; of numbers, or of a tensor with a filter in each place.
+
+    Args:
+        amplitude: square root of the gain.
+        cosine: of the angle of the filter's middle.
+        alpha: the sine of that angle over 2 q.
+    """
+    b = (1 + alpha * amplitude, -2 * cosine, 1 - alpha * amplitude)
+    return b, (1 + alpha / amplitude, -2 * cosine, 1 - alpha / amplitude)
+
+
+def shelf_polynomials(
+    amplitude: Number, cosine: Number, alpha: Number, sign: float
+) -> tuple[Polynomial[Number], Polynomial[Number]]:
+    """As `peak_polynomials`, of a shelf: `sign` is 1 for a low one and -1 for a high one."""
+    up, down, slope, cosine = amplitude + 1, amplitude - 1, 2 * amplitude**0.5 * alpha, sign * cosine
+    b = (
+        amplitude * (up - down * cosine + slope),
+        sign * 2 * amplitude * (down - up * cosine),
+        amplitude * (up - down * cosine - slope),
     )
+    return b, (up + down * cosine + slope, sign * -2 * (down + up * cosine), up + down * cosine - slope)

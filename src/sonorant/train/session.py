@@ -140,7 +140,8 @@ class Session:
                 self._log.scores(self.step, self.scores)
         if not self.scores:
             return False
-        logger.info("step %d: %s", self.step, ", ".join(map(str, self.scores)))
+        if self.fabric.global_rank == 0:
+            logger.info("step %d: %s", self.step, ", ".join(map(str, self.scores)))
         score = self._chosen()
         better = not math.isnan(score.value) and (self.best is None or _better(score, self.best))
         self.without_gain = 0 if better else self.without_gain + 1

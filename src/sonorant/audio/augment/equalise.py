@@ -11,6 +11,7 @@ from torch import Tensor
 from sonorant.audio.augment.convolve import convolve
 from sonorant.audio.augment.draws import check_range
 from sonorant.audio.augment.items import Change, Items, augmented
+from sonorant.audio.filters import peak_polynomials, shelf_polynomials
 from sonorant.core.config import at_least, within
 from sonorant.core.types import Batch
 
@@ -43,18 +44,9 @@ def equaliser_response(
     omega = 2 * math.pi * center_hz / sample_rate
     cosine, alpha = torch.cos(omega), torch.sin(omega) / (2 * q)
     if band == "peak":
-        b = (1 + alpha * amplitude, -2 * cosine, 1 - alpha * amplitude)
-        a = (1 + alpha / amplitude, -2 * cosine, 1 - alpha / amplitude)
+        b, a = peak_polynomials(amplitude, cosine, alpha)
     else:
-        sign = 1.0 if band == "low_shelf" else -1.0
-        up, down, root = amplitude + 1, amplitude - 1, 2 * amplitude.sqrt() * alpha
-        c = sign * cosine
-        b = (
-            amplitude * (up - down * c + root),
-            sign * 2 * amplitude * (down - up * c),
-            amplitude * (up - down * c - root),
-        )
-        a = (up + down * c + root, sign * -2 * (down + up * c), up + down * c - root)
+        b, a = shelf_polynomials(amplitude, cosine, alpha, 1.0 if band == "low_shelf" else -1.0)
     angle = 2 * math.pi * frequency / sample_rate
     turn = torch.polar(torch.ones_like(angle), -angle)
     return (_polynomial(b, turn) / _polynomial(a, turn)).prod(dim=1)

@@ -4,6 +4,9 @@
 50 ms and a diffuse tail after them whose level follows from the room's volume, which makes one in milliseconds.
 `sabine_rt60`, `eyring_rt60`, `absorption_for` and `measured_rt60` go between walls and reverberation times.
 
+The rooms of the built-in corpus (`data.synthetic.rooms`) are another matter: cheap sketches that give the same bytes in every
+process, which batched work on any device cannot promise.
+
 Lengths in metres, times in seconds; the pressure at distance d from the source is 1 / (4 pi d).
 """
 

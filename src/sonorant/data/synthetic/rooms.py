@@ -3,6 +3,9 @@
 The signal is transformed once. Cutting or filling its spectrum resamples it; a ratio a little off moves all formants (the
 length of the vocal tract); the equaliser and the room's response are products; the noise is drawn as a spectrum and
 added. One inverse transform ends it. numpy and scipy on one thread: the same bytes in every process.
+
+`audio.spatial.rooms` simulates rooms as well, exactly and in batches on any device, for augmentation and for arrays. What is
+here is a sketch of a room, and part of a corpus whose bytes must stay the same: it changes with the corpus's version only.
 """
 
 from dataclasses import dataclass
