@@ -288,3 +288,18 @@ def test_mp3_frames_that_borrow_bits(tmp_path: Path) -> None:
     for start in (0.5, 1.25, 3.3, 5.0):
         part = read_audio(tmp_path / "a.mp3", start=start, duration=0.2).waveform
         assert torch.allclose(part, whole[round(start * 16000) :][:3200], atol=1e-5)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_header_that_promises_too_much_takes_no_memory(tmp_path: Path, as_bytes: bool) -> None:
+    path = tmp_path / "a.flac"
+    write_audio(path, 0.1 * torch.randn(16000), 16000)
+    raw = bytearray(path.read_bytes())
+    # The last 36 bits before the checksum of STREAMINFO are the number of samples.
+    raw[21], raw[22:26] = raw[21] | 0x0F, b"\xff\xff\xff\xff"
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="more than its .* bytes can hold"):
+        read_audio(bytes(raw) if as_bytes else path)
+    path.write_bytes(b"")
+    write_audio(path, torch.zeros(16000 * 60), 16000)
+    assert read_audio(path).duration == 60, "silence is small, and may be"

@@ -42,6 +42,8 @@ _SNDFILE = {
 # Suffix → FFmpeg's container and codec.
 _FFMPEG = {"m4a": ("ipod", "aac"), "mp4": ("mp4", "aac"), "aac": ("adts", "aac"), "webm": ("webm", "libopus")}
 
+_SAMPLES_A_BYTE = 10_000
+"""No coding holds more: FLAC's silence comes nearest, with blocks of 65535 samples in some ten bytes."""
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -262,6 +264,7 @@ def _read_sndfile(file: Any, name: str, start: float, duration: float | None) ->
     try:
         with _Rewound(file), soundfile.SoundFile(file) as opened:
             rate = opened.samplerate
+            _refuse_empty_promises(opened, file, name)
             first = round(start * rate)
             if first > opened.frames:
                 raise DataError(f"{name}: start={start:g} s lies beyond the end at {opened.frames / rate:g} s")
@@ -278,6 +281,18 @@ def _read_sndfile(file: Any, name: str, start: float, duration: float | None) ->
         if _ffmpeg_is_here():
             return _read_ffmpeg(file, name, start, duration)
         raise _unreadable(name, error, "; for m4a, webm or video: pip install 'sonorant[audio]'") from error
+
+
+def _refuse_empty_promises(opened: Any, file: Any, name: str) -> None:
+    """A header may claim any length, for which room would be made before the first sample is read."""
+    if isinstance(file, str):
+        size = os.stat(file).st_size
+    else:
+        here = file.tell()
+        size = file.seek(0, io.SEEK_END)
+        file.seek(here)
+    if opened.frames * opened.channels > _SAMPLES_A_BYTE * size:
+        raise DataError(f"{name}: claims {opened.frames} samples, more than its {size} bytes can hold; it is damaged")
 
 
 def _ffmpeg_is_here() -> bool:

@@ -11,9 +11,16 @@ __all__ = ["ENCODERS", "build_encoder"]
 
 
 def _conformer(size: str, **changes: Any) -> nn.Module:
-    from sonorant.encoders import conformer
+    from sonorant.encoders.conformer import (
+        Conformer,
+        conformer_large,
+        conformer_medium,
+        conformer_small,
+        conformer_tiny,
+    )
 
-    return conformer.Conformer(getattr(conformer, f"conformer_{size}")(**changes))
+    sizes = {"tiny": conformer_tiny, "small": conformer_small, "medium": conformer_medium, "large": conformer_large}
+    return Conformer(sizes[size](**changes))
 
 
 def _deep_speech(**changes: Any) -> nn.Module:

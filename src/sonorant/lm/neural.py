@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain, within
-from sonorant.core.errors import ConfigError, DataError
+from sonorant.core.errors import CheckpointError, ConfigError, DataError
 from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Loss
 from sonorant.lm.text_batches import token_batch
@@ -215,6 +215,8 @@ class NeuralLm(nn.Module):
     def load(cls, folder: str | Path) -> "NeuralLm":
         """What `save` wrote, in eval mode."""
         checkpoint = load_checkpoint(folder, kind=KIND)
+        if "tokenizer" not in checkpoint.extra:
+            raise CheckpointError(f"{folder} holds no tokeniser: a language model is written by its save")
         tokenizer = tokenizer_from_plain(checkpoint.extra["tokenizer"])
         model = cls(from_plain(NeuralLmConfig, checkpoint.config), tokenizer)
         load_weights(model, checkpoint.weights, where=str(folder))
