@@ -341,3 +341,18 @@ def test_a_run_is_found_by_its_newest_training(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no vocabulary"):
         save_checkpoint(tmp_path / "bare", kind="asr.ctc", weights={}, config=recogniser().config)
         load_recogniser(tmp_path / "bare")
+
+
+def test_level_normalisation_answers_a_whisper_as_a_shout() -> None:
+    torch.manual_seed(0)
+    features = FeatureConfig(dim=20, normalise="level")
+    model = CtcRecogniser(ctc_config(features, conformer_tiny()), ALPHABET)
+    batch = noise_batch(3)
+    model.fit_normalisation([batch])
+    model.eval()
+    loud = model(batch.waveform, batch.lengths).values
+    soft = model(0.05 * batch.waveform, batch.lengths).values
+    torch.testing.assert_close(soft, loud, atol=1e-4, rtol=1e-4)
+    alone = model(batch.waveform[:1, : batch.lengths[0]], batch.lengths[:1]).values
+    torch.testing.assert_close(alone[0], loud[0, : alone.shape[1]], atol=1e-5, rtol=1e-5)
+    assert context_frames(model) is None

@@ -10,7 +10,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask, zero_padding
 from sonorant.core.types import Features
 
-__all__ = ["Cmvn", "cmvn", "sliding_cmvn"]
+__all__ = ["Cmvn", "cmvn", "sliding_cmvn", "without_level"]
 
 # Variances are not divided by below this (Kaldi's floor in its sliding window).
 _FLOOR = 1e-10
@@ -32,6 +32,20 @@ def cmvn(features: Features, variance: bool = True) -> Features:
         power = (centred.double().square().sum(1, keepdim=True) / count).clamp(min=_FLOOR)
         centred = centred * power.rsqrt().to(values.dtype)
     return Features(centred, lengths, features.frame_rate)
+
+
+def without_level(features: Features) -> Features:
+    """Each item without its mean over all frames and dimensions: on log energies, whatever its gain was.
+
+    >>> out = without_level(Features(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), torch.tensor([2]), 100.0))
+    >>> out.values.flatten().tolist()
+    [-3.0, -1.0, 1.0, 3.0]
+    """
+    values, lengths = features.values, features.lengths
+    count = (lengths.clamp(min=1) * values.shape[2]).to(torch.float64)[:, None, None]
+    # In double precision, as in `cmvn`: a sum over padding zeros may round otherwise than without them.
+    mean = zero_padding(values, lengths).double().sum((1, 2), keepdim=True) / count
+    return Features(zero_padding(values - mean.to(values.dtype), lengths), lengths, features.frame_rate)
 
 
 def sliding_cmvn(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.audio.features.cmvn import Cmvn, cmvn
+from sonorant.audio.features.cmvn import Cmvn, cmvn, without_level
 from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain
 from sonorant.core.errors import CheckpointError, ConfigError, DataError, unknown_name
@@ -58,15 +58,18 @@ class FeatureConfig:
     """Seconds between frames."""
     high_hz: float = 0.0
     """Upper end of the last band in Hz; 0 for half the sample rate."""
-    normalise: Literal["corpus", "utterance"] = "corpus"
-    """By mean and variance of the training data, or of each utterance (which hides the channel, and ties every frame to the
-    whole utterance)."""
+    low_hz: float = 20.0
+    """Lower end of the first band in Hz."""
+    normalise: Literal["corpus", "level", "utterance"] = "corpus"
+    """By mean and variance of the training data; `level` takes each utterance's mean over all bands and frames out before, so
+    that a soft recording looks like a loud one; `utterance` takes mean and variance of each band from the utterance itself,
+    which also hides the microphone, and from a single word much of its vowels. Both tie a frame to its whole utterance."""
 
     def __post_init__(self) -> None:
         at_least("sample_rate", self.sample_rate, 1000)
         at_least("dim", self.dim, 1)
         one_of("kind", self.kind, ("fbank", "mfcc"))
-        one_of("normalise", self.normalise, ("corpus", "utterance"))
+        one_of("normalise", self.normalise, ("corpus", "level", "utterance"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +168,13 @@ class CtcRecogniser(nn.Module):
 
     def features(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> Features:
         """Normalised features."""
+        raw = self._raw(waveform, lengths)
+        return cmvn(raw) if self.config.features.normalise == "utterance" else self.normalise(raw)
+
+    def _raw(self, waveform: Tensor, lengths: Tensor) -> Features:
+        """What the corpus's statistics are gathered from."""
         raw = self.front_end(waveform, lengths)
-        return self.normalise(raw) if self.config.features.normalise == "corpus" else cmvn(raw)
+        return without_level(raw) if self.config.features.normalise == "level" else raw
 
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> LogProbs:
         """Log probabilities, float32."""
@@ -214,7 +222,7 @@ class CtcRecogniser(nn.Module):
         """Gathers mean and variance of the features from up to `max_seconds` of audio."""
         seconds = 0.0
         for batch in batches:
-            self.normalise.update(self.front_end(batch.waveform, batch.lengths))
+            self.normalise.update(self._raw(batch.waveform, batch.lengths))
             seconds += batch.seconds
             if seconds >= max_seconds:
                 break
@@ -230,6 +238,7 @@ def _front_end(config: FeatureConfig) -> Any:
         "sample_rate": config.sample_rate,
         "frame_length": config.frame_length,
         "hop": config.hop,
+        "low_hz": config.low_hz,
         "high_hz": config.high_hz or None,
     }
     if config.kind == "fbank":

@@ -182,7 +182,7 @@ def context_frames(model: CtcRecogniser) -> int | None:
     With a margin of so many frames, windows give exactly what the whole recording gives.
     """
     config = model.encoder.config
-    if model.config.features.normalise == "utterance":
+    if model.config.features.normalise != "corpus":
         return None
     if model.config.encoder != "conformer" or config.chunk_size is None or config.left_chunks is None:
         return None
