@@ -5,15 +5,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
 
 from sonorant.audio.io import write_audio
+from sonorant.benchmark.claims import Claim
+from sonorant.benchmark.workspace import Workspace
 from sonorant.cli.main import VERBS, main
 from sonorant.cli.options import overrides
 from sonorant.core.errors import ConfigError
-from sonorant.core.types import Batch
+from sonorant.core.types import Batch, Score
 from sonorant.encoders.conformer import conformer_tiny
 from sonorant.recipes.catalogue import load_recipe, preset
 from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config, save_recogniser
@@ -199,6 +202,36 @@ def test_the_advice_for_other_weights_can_be_followed(tmp_path: Path, capsys: py
     assert options == ["--skip", "head.*"]
     assert main([*command, *options, "--skip", "encoder.*"]) == 0
     assert "main/wer" in capsys.readouterr().out
+
+
+def test_prove_shares_a_corpus_between_seeds_and_stores_the_command_that_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sonorant.cli import prove_verb
+
+    works: list[Workspace] = []
+
+    class Recipe:
+        CARD = load_recipe("digits").CARD
+        Config = dict
+        PRESETS = MappingProxyType({})
+        CLAIMS = (Claim("wer", "main", below=0.5),)
+
+        @staticmethod
+        def run(config: object, work: Workspace) -> list[Score]:
+            works.append(work)
+            return [Score("main/wer", 0.1 + 0.01 * work.seed, "lower")]
+
+    monkeypatch.setattr(prove_verb, "load_recipe", lambda name: Recipe)
+    monkeypatch.setattr(prove_verb, "resolve", lambda *args: {"x": 1})
+    command = ["prove", "digits", "--preset", "tiny", "--seeds", "2", "--seed", "5", "--corpus", "pack:a b", "--x", "1"]
+    assert main([*command, "--out", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]) == 0
+    assert [work.seed for work in works] == [5, 6]
+    assert len({work.folder for work in works}) == 2
+    assert {work.corpora for work in works} == {tmp_path / "runs" / "corpora"}
+    told = shlex.split(json.loads((tmp_path / "results" / "digits.json").read_text())["command"])
+    assert told[0] == "sonorant"
+    assert sorted(told[1:]) == sorted(command)
 
 
 def test_export_makes_a_folder_that_transcribes(model: Path, clip: Path, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Workspace:
     """Holds `stages/`, `config.yaml` and whatever the recipe writes."""
     corpus: str = ""
     """A corpus as the command line names it, such as `pack:DIR`; empty for the recipe's own."""
+    corpora: Path | None = None
+    """Where prepared corpora are kept; `corpora/` in the folder where None. Runs that differ in their seed share one."""
     seed: int = 0
     devices: int = 1
     """Processes to train with."""
@@ -111,7 +113,8 @@ class Workspace:
         """The corpus that the user named, or the recipe's own."""
         from sonorant.data.corpora.catalogue import open_corpus
 
-        return open_corpus(self.corpus or default, self.folder / "corpora", num_workers=self.num_workers)
+        place = self.corpora or self.folder / "corpora"
+        return open_corpus(self.corpus or default, place, num_workers=self.num_workers)
 
     def write_config(self, config: Any) -> None:
         """Writes the resolved configuration beside the results."""

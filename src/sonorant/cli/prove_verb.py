@@ -47,7 +47,8 @@ def _prove(name: str, args: argparse.Namespace, rest: list[str]) -> bool:
         base = replace(base, folder=args.out / name)
     runs, start = [], time.perf_counter()
     for seed in range(args.seed, args.seed + args.seeds):
-        work = replace(base, folder=base.folder / f"seed-{seed}", seed=seed, arms=claimed_arms(recipe), done=[])
+        folder, corpora = base.folder / f"seed-{seed}", base.folder / "corpora"
+        work = replace(base, folder=folder, corpora=corpora, seed=seed, arms=claimed_arms(recipe), done=[])
         with work.locked():
             work.write_config(config)
             runs.append({score.name: score for score in recipe.run(config, work)})
