@@ -6,9 +6,7 @@ What comes out depends on the sources, `results/*.json` and `bench/README.md` al
 lands in `docs/reference/` and `docs/generated/`, which git ignores. `docs/nav.py` puts the pages into the site's navigation.
 """
 
-import argparse
 import ast
-import importlib
 import os
 import re
 import shutil
@@ -99,7 +97,7 @@ def first_line(file: Path) -> str:
 
 def command_line() -> dict[str, str]:
     """What `sonorant --help` and `sonorant VERB --help` say."""
-    from sonorant.cli.main import VERBS, help_text
+    from sonorant.cli.main import VERBS, help_text, verb_parser
 
     lines = [
         "# Command line", "", "Made from the programs' own help.", "", *fence(help_text()),
@@ -108,15 +106,7 @@ def command_line() -> dict[str, str]:
         "`SONORANT_LOG=debug` says more, `SONORANT_LOG=warning` less.", "",
     ]  # fmt: skip
     for verb, summary in VERBS.items():
-        module = importlib.import_module(f"sonorant.cli.{verb}_verb")
-        parser = argparse.ArgumentParser(
-            prog=f"sonorant {verb}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(parser)
-        lines += [f"## {verb}", "", f"{sentence(summary)}", "", *fence(parser.format_help())]
+        lines += [f"## {verb}", "", f"{sentence(summary)}", "", *fence(verb_parser(verb).format_help())]
     return {"generated/cli.md": "\n".join(lines)}
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.lengths import Geometry, zero_padding
+from sonorant.core.types import Features
 
-__all__ = ["WINDOWS", "Edges", "Framing", "map_frames", "window"]
+__all__ = ["WINDOWS", "Edges", "Framing", "framed_features", "map_frames", "window"]
 
 Edges = Literal["snip", "mirror", "zero", "reflect"]
 
@@ -140,6 +141,22 @@ class Framing:
             steps = steps % period
             mirrored = period - steps
         return torch.where(steps < length, steps, mirrored)
+
+
+def framed_features(
+    waveform: Float[Tensor, "batch time"],
+    lengths: Int[Tensor, " batch"] | None,
+    framing: Framing,
+    work: Callable[[Tensor], Tensor],
+    dim: int,
+    sample_rate: int,
+) -> Features:
+    """`map_frames` with the frames' lengths and rate; `sample_rate` in Hz, the rest as there."""
+    values = map_frames(waveform, lengths, framing, work, dim)
+    if lengths is None:
+        lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
+    geometry = framing.geometry
+    return Features(values, geometry.output_lengths(lengths), geometry.frame_rate(sample_rate))
 
 
 def map_frames(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from sonorant import __version__
 from sonorant.core.errors import SonorantError, unknown_name
 
-__all__ = ["VERBS", "help_text", "main"]
+__all__ = ["VERBS", "help_text", "main", "verb_parser"]
 
 VERBS: dict[str, str] = {
     "list": "all recipes, with family, paper and last verdict",
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run(verb: str, rest: Sequence[str]) -> int:
+def verb_parser(verb: str) -> argparse.ArgumentParser:
+    """The options of a verb."""
     module = importlib.import_module(f"sonorant.cli.{verb}_verb")
     parser = argparse.ArgumentParser(
         prog=f"sonorant {verb}",
@@ -71,6 +72,11 @@ def _run(verb: str, rest: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    return parser
+
+
+def _run(verb: str, rest: Sequence[str]) -> int:
+    module, parser = importlib.import_module(f"sonorant.cli.{verb}_verb"), verb_parser(verb)
     takes_options = getattr(module, "TAKES_OPTIONS", False)
     args, extra = parser.parse_known_args(rest)
     if extra and not takes_options:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.audio.frames import Framing, map_frames, window
+from sonorant.audio.frames import Framing, framed_features, window
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry
 from sonorant.core.types import Features
@@ -209,10 +209,7 @@ class Fbank(nn.Module):
 
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
         """Features of each item; zeros beyond an item's own frames."""
-        values = map_frames(waveform, lengths, self.frames.framing, self._rows, self.dim)
-        if lengths is None:
-            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
-        return Features(values, self.output_lengths(lengths), self.frame_rate)
+        return framed_features(waveform, lengths, self.frames.framing, self._rows, self.dim, self.sample_rate)
 
 
 def fbank(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sonorant.audio.features.fbank import power_spectrum
 from sonorant.audio.filters import fft_convolve
-from sonorant.audio.frames import Framing, map_frames, window
+from sonorant.audio.frames import Framing, framed_features, window
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry
 from sonorant.core.types import Features
@@ -141,7 +141,4 @@ class Gammatone(nn.Module):
 
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
         """Features of each item; zeros beyond an item's own frames."""
-        values = map_frames(waveform, lengths, self.framing, self._rows, self.dim)
-        if lengths is None:
-            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
-        return Features(values, self.output_lengths(lengths), self.frame_rate)
+        return framed_features(waveform, lengths, self.framing, self._rows, self.dim, self.sample_rate)

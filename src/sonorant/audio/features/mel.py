@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.audio.features.fbank import power_spectrum
-from sonorant.audio.frames import Edges, Framing, map_frames, window
+from sonorant.audio.frames import Edges, Framing, framed_features, window
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.core.types import Features
@@ -168,10 +168,7 @@ class Mel(nn.Module):
 
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
         """Features of each item; zeros beyond an item's own frames."""
-        values = map_frames(waveform, lengths, self.framing, self._rows, self.dim)
-        if lengths is None:
-            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
-        return Features(values, self.output_lengths(lengths), self.frame_rate)
+        return framed_features(waveform, lengths, self.framing, self._rows, self.dim, self.sample_rate)
 
 
 class WhisperMel(nn.Module):

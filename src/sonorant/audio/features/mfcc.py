@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.audio.features.fbank import LOG_FLOOR, Energy, KaldiFrames, kaldi_mel, power_spectrum
-from sonorant.audio.frames import map_frames
+from sonorant.audio.frames import framed_features
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry
 from sonorant.core.types import Features
@@ -98,10 +98,7 @@ class Mfcc(nn.Module):
 
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
         """Features of each item; zeros beyond an item's own frames."""
-        values = map_frames(waveform, lengths, self.frames.framing, self._rows, self.dim)
-        if lengths is None:
-            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
-        return Features(values, self.output_lengths(lengths), self.frame_rate)
+        return framed_features(waveform, lengths, self.frames.framing, self._rows, self.dim, self.sample_rate)
 
 
 def mfcc(
