@@ -163,7 +163,9 @@ def _train(job: _Job) -> None:
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         # The best on the development data, averaged where the training kept an average; the last where none was chosen.
-        step = restore_weights(model, job.folder / "training")
+        # In a module of its own: the one that was trained may be compiled, or spread over workers.
+        trained = job.build(job.speech.tokenizer)
+        step = restore_weights(trained, job.folder / "training")
         extra = {
             "training": {
                 "steps": result.step,
@@ -173,7 +175,7 @@ def _train(job: _Job) -> None:
                 "corpus": to_plain(job.speech.corpus.card),
             }
         }
-        save_recogniser(model, job.folder / "model", extra)
+        save_recogniser(trained, job.folder / "model", extra)
 
 
 def _validate(model: CtcRecogniser, cuts: CutSet, batches: BatchConfig) -> list[Score]:
