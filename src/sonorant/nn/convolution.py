@@ -27,6 +27,8 @@ __all__ = [
 
 Count = TypeVar("Count", int, Tensor)
 
+_SHORT = (torch.bfloat16, torch.float16)
+
 
 def _channels_last(padded: Tensor, weight: Tensor) -> Tensor:
     """Depthwise convolution of `(batch, frame, dim)` as a 2-D one in channels-last layout, which needs no transposed copy."""
@@ -84,9 +86,16 @@ def depthwise_conv(
     padded = nn.functional.pad(values, (0, 0, left, right))
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return nn.functional.conv1d(padded.transpose(1, 2), weight, groups=weight.shape[0]).transpose(1, 2)
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        padded, weight = padded.to(dtype), weight.to(dtype)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else padded.dtype
+    if dtype not in _SHORT:
+        return _on_cpu(padded, weight)
+    # torch 2.13's kernel for this layout never returns in bfloat16 with two threads (seen on AMD with avx512_bf16), so
+    # it is kept in float32; autocast would turn it back.
+    with torch.autocast("cpu", enabled=False):
+        return _on_cpu(padded.float(), weight.float()).to(dtype)
+
+
+def _on_cpu(padded: Tensor, weight: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (padded.requires_grad or weight.requires_grad):
         return _DepthwiseOnCpu.apply(padded, weight)
     return _channels_last(padded, weight)
