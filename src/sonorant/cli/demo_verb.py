@@ -7,6 +7,7 @@ Started again, it goes on where it was stopped. Everything is written to --out; 
 """
 
 import argparse
+import json
 import logging
 from pathlib import Path
 
@@ -22,11 +23,7 @@ from sonorant.tasks.asr.transcriber import Transcriber
 from sonorant.tasks.asr.transcript import Transcript
 
 log = logging.getLogger("sonorant")
-SENTENCES = (
-    "turn the lamp in the kitchen off",
-    "the green box costs nine dollars",
-    "what is forty two plus seven",
-)
+NUM_CLIPS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +44,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         work.write_config(config)
         scores: list[Score] = recipe.run(config, work)
         transcriber = open_transcriber(args.out / "export")
-        clips = recorded(args.audio, transcriber) if args.audio else spoken(args.out, transcriber, args.seed)
+        clips = (
+            recorded(args.audio, transcriber)
+            if args.audio
+            else spoken(args.out, test_sentences(work), transcriber, args.seed)
+        )
         report = write_report(args.out, scores, clips, work)
     table(score_rows(scores), "Unseen voices, unseen sentences")
     table(
@@ -67,12 +68,20 @@ def recorded(files: list[Path], transcriber: Transcriber) -> Clips:
     return [(file, transcriber.transcribe(file), "") for file in files]
 
 
-def spoken(folder: Path, transcriber: Transcriber, seed: int) -> Clips:
-    """Sentences in a voice that no split of the corpus has."""
+def test_sentences(work: Workspace) -> list[str]:
+    """A few sentences of the test split, which training never saw."""
+    folder = next(stage.folder for stage in work.done if stage.name == "evaluate-main")
+    rows = [json.loads(line) for line in (folder / "main.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = sorted({row["reference"] for row in rows}, key=len)
+    return texts[len(texts) // 2 :][:NUM_CLIPS]
+
+
+def spoken(folder: Path, sentences: list[str], transcriber: Transcriber, seed: int) -> Clips:
+    """The sentences in a voice that no split of the corpus has."""
     from sonorant.audio.io import write_audio
 
     found = []
-    for number, text in enumerate(SENTENCES, start=1):
+    for number, text in enumerate(sentences, start=1):
         utterance = speak(text, voice="guest", seed=seed + number, config=SyntheticConfig())
         path = folder / "clips" / f"clip_{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
