@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         clips = (
             recorded(args.audio, transcriber)
             if args.audio
-            else spoken(args.out, test_sentences(work), transcriber, args.seed)
+            else spoken(args.out, unseen_sentences(work), transcriber, args.seed)
         )
         report = write_report(args.out, scores, clips, work)
     table(score_rows(scores), "Unseen voices, unseen sentences")
@@ -68,7 +68,7 @@ def recorded(files: list[Path], transcriber: Transcriber) -> Clips:
     return [(file, transcriber.transcribe(file), "") for file in files]
 
 
-def test_sentences(work: Workspace) -> list[str]:
+def unseen_sentences(work: Workspace) -> list[str]:
     """A few sentences of the test split, which training never saw."""
     folder = next(stage.folder for stage in work.done if stage.name == "evaluate-main")
     rows = [json.loads(line) for line in (folder / "main.jsonl").read_text(encoding="utf-8").splitlines()]
