@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from sonorant.audio.io import write_audio
-from sonorant.benchmark.recognition import LmConfig, evaluate_stage, lm_stage, shuffled_transcripts, train_stage
+from sonorant.benchmark.recognition import (
+    LmConfig,
+    evaluate_stage,
+    lm_stage,
+    shuffled_transcripts,
+    spoken_stage,
+    train_stage,
+    trained_on,
+    with_more,
+)
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.checkpoint import load_checkpoint
 from sonorant.core.errors import CheckpointError, DataError
@@ -138,6 +147,24 @@ def test_shuffling_keeps_audio_and_texts_and_breaks_their_bond(lists: Path, work
     assert [name for name, _ in before] == [name for name, _ in after]
     assert sorted(text for _, text in before) == sorted(text for _, text in after)
     assert before != after
+
+
+def test_texts_are_said_in_the_voices_that_were_asked_for(lists: Path, work: Workspace) -> None:
+    pytest.importorskip("espeakng_loader")
+    lines = [("ab", "0"), ("bb", "1"), ("ab", "1")]
+    speech = opened(lists, work)
+    cuts = spoken_stage(work, lines)
+    assert [text_of(cut) for cut in cuts] == ["ab", "bb", "ab"]
+    assert [cut.supervisions[0].speaker for cut in cuts] == ["voice-0", "voice-1", "voice-1"]
+    assert all(cut.load_audio().std() > 1e-3 for cut in cuts)
+    again = spoken_stage(replace(work, folder=lists / "again"), lines)
+    assert all((a.load_audio() == b.load_audio()).all() for a, b in zip(cuts, again, strict=True))
+
+    only, more = trained_on(speech, cuts), with_more(speech, cuts)
+    assert [cut.id for cut in only.split("train")] == [cut.id for cut in cuts]
+    assert set(only.corpus.splits) == {"train"}
+    assert len(more.split("train")) == len(speech.split("train")) + 3
+    assert len(more.split("dev")) == 2
 
 
 @pytest.mark.parametrize("name", ["conformer_ctc", "deepspeech", "digits"])

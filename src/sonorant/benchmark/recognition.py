@@ -6,6 +6,7 @@ trains nothing anew. Every stage is named by the content of what went into it: r
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lhotse import CutSet
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.utils import fastcopy
 
+from sonorant.audio.io import write_audio
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.checkpoint import checkpoint_digest, load_checkpoint, load_weights
 from sonorant.core.config import at_least, content_hash, to_plain
@@ -26,6 +28,7 @@ from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import audio_sources, text_of
 from sonorant.data.shards import random_order
+from sonorant.data.synthetic.corpus import speak
 from sonorant.lm.ngram import train_ngram
 from sonorant.tasks.asr.evaluation import Scored, collect, error_rates, greedy_scores, transcripts, tune_beam
 from sonorant.tasks.asr.model import CtcRecogniser, load_recogniser, save_recogniser
@@ -38,7 +41,15 @@ from sonorant.train.config import learning_fields
 from sonorant.train.launch import launch
 from sonorant.train.record import Resume
 
-__all__ = ["LmConfig", "evaluate_stage", "lm_stage", "shuffled_transcripts", "train_stage", "with_more"]
+__all__ = [
+    "LmConfig", "evaluate_stage", "lm_stage", "shuffled_transcripts", "spoken_stage", "train_stage", "trained_on",
+    "with_more",
+]  # fmt: skip
+
+
+log = logging.getLogger("sonorant")
+SPOKEN_STYLES = ("neutral", "slow")
+"""Of texts in synthetic voices, in turn: readers who take care are slower than a synthesiser's own pace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +270,41 @@ def _evaluated(
             }
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
     return error_rates(items, [transcript.text for transcript in found], arm)
+
+
+def spoken_stage(work: Workspace, lines: Sequence[tuple[str, str]]) -> CutSet:
+    """Texts said by synthetic voices, each utterance with its own pitch, rate, throat, room and noise.
+
+    Args:
+        work: where.
+        lines: text and name of a voice of each utterance; another name is another voice.
+
+    Raises:
+        MissingPackage: the extra `synthetic` is not installed.
+    """
+
+    def make(folder: Path) -> None:
+        log.info("saying %d texts in synthetic voices", len(lines))
+        for number, (text, voice) in enumerate(lines):
+            style = SPOKEN_STYLES[number % len(SPOKEN_STYLES)]
+            spoken = speak(text, voice, seed=derive(work.seed, "spoken", number), style=style)
+            write_audio(folder / f"{number}.flac", spoken.waveform, spoken.sample_rate)
+
+    folder = work.stage("spoken", make, [list(line) for line in lines])
+    return CutSet.from_cuts(_said(folder / f"{number}.flac", *line) for number, line in enumerate(lines))
+
+
+def _said(path: Path, text: str, voice: str) -> MonoCut:
+    name = f"spoken-{path.stem}"
+    recording = Recording.from_file(path, recording_id=name)
+    said = SupervisionSegment(name, name, 0.0, recording.duration, text=text, speaker=f"voice-{voice}")
+    return MonoCut(name, 0.0, recording.duration, 0, [said], recording=recording)
+
+
+def trained_on(speech: Speech, cuts: CutSet) -> Speech:
+    """The same vocabulary with nothing but these cuts to train on, and no split that could choose a checkpoint."""
+    corpus = speech.corpus.with_splits({"train": cuts})
+    return replace(speech, corpus=corpus, report=replace(speech.report, corpus=corpus))
 
 
 def with_more(speech: Speech, cuts: CutSet) -> Speech:

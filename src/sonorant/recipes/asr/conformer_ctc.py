@@ -12,7 +12,15 @@ from functools import partial
 from typing import Any
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.recognition import LmConfig, evaluate_stage, lm_stage, shuffled_transcripts, train_stage
+from sonorant.benchmark.recognition import (
+    LmConfig,
+    evaluate_stage,
+    lm_stage,
+    shuffled_transcripts,
+    spoken_stage,
+    train_stage,
+    trained_on,
+)
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
@@ -51,11 +59,11 @@ class Config:
     """Adam with betas 0.9 and 0.98, warm-up of 10k steps, peak 0.05/√dim (section 3.2)."""
     lm: LmConfig = field(default_factory=LmConfig)
     """External n-gram."""
-    warm_up: str = ""
-    """Corpus to train on first, such as synthetic:train=3000: CTC takes long to find out of a few hours of real speech that
-    there are letters, and minutes of clear synthetic speech to show it."""
+    warm_up: int = 0
+    """Utterances to train on first: the training sentences, said by as many synthetic voices. CTC takes long to find out of a
+    few hours of real speech that there are letters, and minutes of clear synthetic speech to show it."""
     warm_up_steps: int = 1500
-    """Steps on it."""
+    """Steps on them."""
     init_from: str = ""
     """Folder of a recogniser whose weights to start from."""
     skip: tuple[str, ...] = ()
@@ -93,7 +101,7 @@ def speechocean762() -> Config:
         text=TextConfig(tokens="char"),
         augment=AugmentConfig(speed=0.67, freq_width=8, time_masks=4, time_width=20),
         training=training,
-        warm_up="synthetic:train=3000,dev=50,test=50,vocab_size=400",
+        warm_up=6000,
     )
 
 
@@ -144,7 +152,7 @@ def tiny() -> Config:
         encoder=replace(base.encoder, num_layers=1, dim=32, ffn_dim=32, num_heads=2),
         training=training,
         lm=LmConfig(order=2, beam_size=5, lm_weights=(0.5,), word_bonuses=(0.0,)),
-        warm_up="synthetic:train=24,dev=6,test=6,vocab_size=110,num_voices=[4,2,2]",
+        warm_up=24,
         warm_up_steps=2,
     )
 
@@ -159,11 +167,11 @@ CLAIMS = [
 
 
 def warmed_up(config: Config, work: Workspace, speech: Speech) -> str:
-    """A recogniser with the same vocabulary, trained on the corpus that is there to warm up."""
-    frame_rate = 1 / config.features.hop / config.encoder.factor
-    corpus = replace(work, corpus="").open_corpus(config.warm_up)
+    """A recogniser with the same vocabulary, trained on the same sentences in synthetic voices."""
+    texts = sorted(set(speech.texts("train")))
+    lines = [(texts[number % len(texts)], str(number)) for number in range(config.warm_up)]
+    easy = trained_on(speech, spoken_stage(work, lines))
     training = replace(config.training, steps=config.warm_up_steps)
-    easy = prepare_speech(corpus, config.text, training, frame_rate=frame_rate, tokenizer=speech.tokenizer)
     parts: dict[str, Any] = {"features": config.features, "encoder": config.encoder, "augment": no_augmentation()}
     build = partial(build_recogniser, **parts)
     return str(train_stage(work, "warm_up", build, easy, training, parts, init_from=config.init_from, skip=config.skip))

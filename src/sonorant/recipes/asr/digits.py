@@ -10,20 +10,17 @@ same words in many synthetic voices.
 import statistics
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse import CutSet
 
-from sonorant.audio.io import write_audio
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.recognition import evaluate_stage, shuffled_transcripts, train_stage, with_more
+from sonorant.benchmark.recognition import evaluate_stage, shuffled_transcripts, spoken_stage, train_stage, with_more
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.errors import DataError
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
-from sonorant.data.synthetic.corpus import speak
 from sonorant.encoders.recurrent import RecurrentConfig
 from sonorant.tasks.asr.augmentation import AugmentConfig, no_augmentation
 from sonorant.tasks.asr.model import FeatureConfig
@@ -146,26 +143,6 @@ def by_speaker(corpus: Corpus) -> dict[str, list]:
     return found
 
 
-def synthetic_voices(words: list[str], num_voices: int, work: Workspace) -> CutSet:
-    """Each word once in each of many synthetic voices, all varied in pitch, rate, throat, room and noise."""
-
-    def make(folder: Path) -> None:
-        for voice in range(num_voices):
-            for word in words:
-                spoken = speak(word, voice=str(voice), seed=work.seed)
-                write_audio(folder / f"{word}_{voice}.flac", spoken.waveform, spoken.sample_rate)
-
-    folder = work.stage("voices", make, [words, num_voices])
-    pairs = [(word, voice) for voice in range(num_voices) for word in words]
-    return CutSet.from_cuts(_said(folder / f"{word}_{voice}.flac", word, voice) for word, voice in pairs)
-
-
-def _said(path: Path, word: str, voice: int) -> MonoCut:
-    recording = Recording.from_file(path)
-    said = SupervisionSegment(path.stem, recording.id, 0.0, recording.duration, text=word, speaker=f"voice-{voice}")
-    return MonoCut(path.stem, 0.0, recording.duration, 0, [said], recording=recording)
-
-
 def run(config: Config, work: Workspace) -> list[Score]:
     """For each speaker: train on the others, score on this one; then mean and spread."""
     corpus = work.open_corpus(config.corpus)
@@ -187,7 +164,8 @@ def run(config: Config, work: Workspace) -> list[Score]:
             data = shuffled_transcripts(speech, work.seed) if arm == "shuffled" else speech
             if arm == "voices":
                 words = sorted({word for text in speech.texts("train") for word in text.split()})
-                data = with_more(speech, synthetic_voices(words, config.num_voices, work))
+                lines = [(word, str(voice)) for voice in range(config.num_voices) for word in words]
+                data = with_more(speech, spoken_stage(work, lines))
             parts: dict[str, Any] = {"features": config.features, "encoder": config.encoder, "augment": arms[arm]}
             model = train_stage(
                 work, f"{arm}-{speaker}", partial(build_recogniser, **parts), data, config.training, parts,
