@@ -95,6 +95,34 @@ def test_workers_change_no_byte(tones: list[Any], workers: int) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kept_audio_changes_no_byte(tones: list[Any], workers: int) -> None:
+    alone = take(Batches(tones, config(), labels=LABELS, seed=1), 15)
+    kept = take(Batches(tones, config(num_workers=workers, memory_mb=1.0), labels=LABELS, seed=1), 15)
+    assert all(same(a, b) for a, b in zip(alone, kept, strict=True))
+
+
+def test_kept_audio_is_read_once_and_within_its_room(tones: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(cut: Any, *options: Any) -> torch.Tensor:
+        read.append(cut.id)
+        return read_cut(cut, *options)
+
+    monkeypatch.setattr("sonorant.data.batches.read_cut", counted)
+    size = 4e-6 * RATE * sum(cut.duration for cut in tones)
+
+    def reads(memory_mb: float) -> int:
+        read.clear()
+        batches = Batches(tones, config(memory_mb=memory_mb), seed=1)
+        ids = [name for batch in itertools.takewhile(lambda _: batches.epoch < 3, batches) for name in batch.ids]
+        assert len(ids) > 2.5 * len(tones)
+        return len(read)
+
+    none, half, everything = reads(0.0), reads(size / 2), reads(1.01 * size)
+    assert everything == len(tones) < half < none
+
+
 @pytest.mark.parametrize("saved, resumed", [(0, 2), (2, 0), (2, 1)])
 @pytest.mark.parametrize("taken", [1, 4, 11])
 def test_resume_is_exact_when_the_number_of_workers_changes(

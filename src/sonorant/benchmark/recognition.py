@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import audio_sources, text_of
 from sonorant.data.shards import random_order
-from sonorant.data.synthetic.corpus import speak
+from sonorant.data.synthetic.corpus import SyntheticConfig, speak
 from sonorant.lm.ngram import train_ngram
 from sonorant.tasks.asr.evaluation import Scored, collect, error_rates, greedy_scores, transcripts, tune_beam
 from sonorant.tasks.asr.model import CtcRecogniser, load_recogniser, save_recogniser
@@ -42,14 +43,14 @@ from sonorant.train.launch import launch
 from sonorant.train.record import Resume
 
 __all__ = [
-    "LmConfig", "evaluate_stage", "lm_stage", "shuffled_transcripts", "spoken_stage", "train_stage", "trained_on",
+    "LmConfig", "evaluate_stage", "lm_stage", "rearranged", "shuffled_transcripts", "spoken_stage", "train_stage",
     "with_more",
 ]  # fmt: skip
 
 
 log = logging.getLogger("sonorant")
-SPOKEN_STYLES = ("neutral", "slow")
-"""Of texts in synthetic voices, in turn: readers who take care are slower than a synthesiser's own pace."""
+SPOKEN = SyntheticConfig(tract_spread=0.08, rate_spread=0.15, snr_db=(8.0, 40.0))
+"""Wider than the built-in corpus: throats from a child's to a large man's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +274,7 @@ def _evaluated(
 
 
 def spoken_stage(work: Workspace, lines: Sequence[tuple[str, str]]) -> CutSet:
-    """Texts said by synthetic voices, each utterance with its own pitch, rate, throat, room and noise.
+    """Texts said by synthetic voices at a reader's pace, each utterance with its own pitch, rate, throat, room and noise.
 
     Args:
         work: where.
@@ -286,11 +287,10 @@ def spoken_stage(work: Workspace, lines: Sequence[tuple[str, str]]) -> CutSet:
     def make(folder: Path) -> None:
         log.info("saying %d texts in synthetic voices", len(lines))
         for number, (text, voice) in enumerate(lines):
-            style = SPOKEN_STYLES[number % len(SPOKEN_STYLES)]
-            spoken = speak(text, voice, seed=derive(work.seed, "spoken", number), style=style)
+            spoken = speak(text, voice, seed=derive(work.seed, "spoken", number), style="slow", config=SPOKEN)
             write_audio(folder / f"{number}.flac", spoken.waveform, spoken.sample_rate)
 
-    folder = work.stage("spoken", make, [list(line) for line in lines])
+    folder = work.stage("spoken", make, [to_plain(SPOKEN), [list(line) for line in lines]])
     return CutSet.from_cuts(_said(folder / f"{number}.flac", *line) for number, line in enumerate(lines))
 
 
@@ -301,10 +301,22 @@ def _said(path: Path, text: str, voice: str) -> MonoCut:
     return MonoCut(name, 0.0, recording.duration, 0, [said], recording=recording)
 
 
-def trained_on(speech: Speech, cuts: CutSet) -> Speech:
-    """The same vocabulary with nothing but these cuts to train on, and no split that could choose a checkpoint."""
-    corpus = speech.corpus.with_splits({"train": cuts})
-    return replace(speech, corpus=corpus, report=replace(speech.report, corpus=corpus))
+def rearranged(texts: Sequence[str], count: int, seed: int) -> list[str]:
+    """So many new texts with the same words as often: lengths of the given ones, words in any order.
+
+    A recogniser that hears them learns how words sound and are spelt, and cannot learn the given sentences by heart.
+
+    >>> rearranged(["a b", "c"], 3, seed=0)
+    ['c b', 'a', 'b a']
+    """
+    words, found = [word for text in texts for word in text.split()], list[str]()
+    for turn in count_from(0):
+        order = iter(random_order(len(words), derive(seed, "rearrange", turn)))
+        for text in texts:
+            if len(found) == count or not words:
+                return found
+            found.append(" ".join(words[next(order)] for _ in text.split()))
+    return found
 
 
 def with_more(speech: Speech, cuts: CutSet) -> Speech:

@@ -16,10 +16,10 @@ from sonorant.benchmark.recognition import (
     LmConfig,
     evaluate_stage,
     lm_stage,
+    rearranged,
     shuffled_transcripts,
     spoken_stage,
     train_stage,
-    trained_on,
 )
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
@@ -60,8 +60,8 @@ class Config:
     lm: LmConfig = field(default_factory=LmConfig)
     """External n-gram."""
     warm_up: int = 0
-    """Utterances to train on first: the training sentences, said by as many synthetic voices. CTC takes long to find out of a
-    few hours of real speech that there are letters, and minutes of clear synthetic speech to show it."""
+    """Utterances to train on first: the words of the training sentences in any order, said by as many synthetic voices. CTC
+    takes long to find out of a few hours of real speech that there are letters, and minutes of clear speech to show it."""
     warm_up_steps: int = 1500
     """Steps on them."""
     init_from: str = ""
@@ -167,11 +167,13 @@ CLAIMS = [
 
 
 def warmed_up(config: Config, work: Workspace, speech: Speech) -> str:
-    """A recogniser with the same vocabulary, trained on the same sentences in synthetic voices."""
-    texts = sorted(set(speech.texts("train")))
-    lines = [(texts[number % len(texts)], str(number)) for number in range(config.warm_up)]
-    easy = trained_on(speech, spoken_stage(work, lines))
+    """A recogniser with the same vocabulary, trained on the same words in synthetic voices."""
+    texts = rearranged(speech.texts("train"), config.warm_up, work.seed)
+    lines = [(text, str(number)) for number, text in enumerate(texts)]
+    corpus = speech.corpus.with_splits({"train": spoken_stage(work, lines)})
     training = replace(config.training, steps=config.warm_up_steps)
+    frame_rate = 1 / config.features.hop / config.encoder.factor
+    easy = prepare_speech(corpus, config.text, training, frame_rate=frame_rate, tokenizer=speech.tokenizer)
     parts: dict[str, Any] = {"features": config.features, "encoder": config.encoder, "augment": no_augmentation()}
     build = partial(build_recogniser, **parts)
     return str(train_stage(work, "warm_up", build, easy, training, parts, init_from=config.init_from, skip=config.skip))
