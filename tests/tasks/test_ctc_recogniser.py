@@ -28,6 +28,8 @@ from sonorant.tasks.asr.model import (
 from sonorant.tasks.asr.package import build_beam, export_recogniser, find_recogniser, open_transcriber
 from sonorant.tasks.asr.transcriber import Transcriber, Windows, context_frames
 from sonorant.text.alphabet import Alphabet
+from sonorant.text.lexicon import Lexicon
+from sonorant.text.pronounced import Pronounced
 
 ALPHABET = Alphabet("abcdefgh|")
 ENCODERS = {
@@ -280,6 +282,62 @@ def test_signal_processing_is_not_rounded_under_autocast() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             model.losses(batch)
     assert torch.equal(seen[0], seen[1])
+
+
+# --- phones ---------------------------------------------------------------------------------------------------------
+
+LEXICON = Lexicon.parse_kaldi(["red r e d", "read r e d", "row r o", "rode r o d"])
+
+
+def spoken(tokenizer: Pronounced, symbols: str) -> LogProbs:
+    """Frames that say these symbols beyond doubt, "-" for the blank."""
+    scores = torch.full((1, len(symbols), tokenizer.vocab_size), -20.0)
+    for frame, symbol in enumerate(symbols):
+        scores[0, frame, 0 if symbol == "-" else tokenizer.symbols.index(symbol)] = 0.0
+    return LogProbs(scores, torch.tensor([len(symbols)]))
+
+
+@pytest.fixture
+def of_phones() -> CtcRecogniser:
+    features = FeatureConfig(dim=20, normalise="utterance")
+    return CtcRecogniser(ctc_config(features, ENCODERS["recurrent"]), Pronounced(LEXICON, language="en")).eval()
+
+
+def test_phones_are_answered_as_words(of_phones: CtcRecogniser, tmp_path: Path) -> None:
+    scores = spoken(of_phones.tokenizer, "-rre-d|-ro-d-|eo-")
+    transcriber = Transcriber(of_phones)
+    best = transcriber.decode(scores)[0]
+    assert best.text == "red rode eo", "of homophones the first; phones where no word has them"
+    assert [(word.text, word.start, word.end) for word in best.words] == [
+        ("red", 1, 6),
+        ("rode", 8, 12),
+        ("eo", 14, 16),
+    ]
+
+    train_ngram(["read row", "row read", "rode read row"], order=2).save_arpa(tmp_path / "lm.arpa")
+    beam = build_beam(of_phones.tokenizer, tmp_path / "lm.arpa", closed=True)
+    found = transcriber.with_beam(beam).decode(spoken(of_phones.tokenizer, "-rre-d|-ro--"))[0]
+    assert found.text == "read row", "of homophones the one that the language model knows"
+    assert [word.text for word in found.words] == ["read", "row"]
+
+
+def test_phones_with_an_open_search_are_answered_as_words(of_phones: CtcRecogniser) -> None:
+    beam = build_beam(of_phones.tokenizer, None)
+    assert Transcriber(of_phones, beam).decode(spoken(of_phones.tokenizer, "-re-d|ro"))[0].text == "red row"
+
+
+def test_any_word_can_be_aligned_by_its_pronunciation(of_phones: CtcRecogniser) -> None:
+    aligned = Transcriber(of_phones).align(0.1 * torch.randn(32000), "read row read")
+    assert [word.label for word in aligned.words] == ["read", "row", "read"]
+    with pytest.raises(DataError, match="no pronunciation of 'elephant'"):
+        Transcriber(of_phones).align(0.1 * torch.randn(32000), "read elephant")
+
+
+def test_a_recogniser_of_phones_comes_back_with_its_lexicon(of_phones: CtcRecogniser, tmp_path: Path) -> None:
+    save_recogniser(of_phones, tmp_path / "checkpoint")
+    again = load_recogniser(tmp_path / "checkpoint").tokenizer
+    assert again == of_phones.tokenizer
+    assert again.decode(again.encode("rode red")) == "rode red"
 
 
 # --- what once went wrong --------------------------------------------------------------------------------------------

@@ -135,6 +135,11 @@ class CtcBeam:
         scores = log_probs.detach().float().cpu().numpy()
         return [self._decode(item[:size], options) for item, size in zip(scores, lengths.tolist(), strict=True)]
 
+    @property
+    def closed(self) -> bool:
+        """Whether it answers words of a lexicon only."""
+        return self._trie is not None
+
     # --- construction -----------------------------------------------------------------------------------------------
 
     def _load(self, lm: str | Path) -> Any:
@@ -305,4 +310,6 @@ class CtcBeam:
             found = [self._words[position] for position in answer.words if 0 <= position < len(self._words)]
             gain += options.word_bonus * len(found)
             text = " ".join(found)
+            # The tokens may be phones: a word's name is the lexicon's.
+            words = tuple(replace(word, text=name) for word, name in zip(words, found, strict=True))
         return Hypothesis(tokens, frames, answer.score, confidences, text, words, answer.score - gain, gain)

@@ -5,12 +5,17 @@ from typing import Any
 
 from sonorant.core.errors import DataError, unknown_name
 from sonorant.text.alphabet import Alphabet
+from sonorant.text.pronounced import Pronounced
 from sonorant.text.subword import Subword
 from sonorant.text.tokenizer import Tokenizer
 
 __all__ = ["TOKENIZERS", "tokenizer_from_plain"]
 
-TOKENIZERS: dict[str, type[Alphabet] | type[Subword]] = {"alphabet": Alphabet, "subword": Subword}
+TOKENIZERS: dict[str, type[Alphabet] | type[Subword] | type[Pronounced]] = {
+    "alphabet": Alphabet,
+    "pronounced": Pronounced,
+    "subword": Subword,
+}
 """The catalogue of tokenisers."""
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from sonorant.core.errors import DataError
 from sonorant.data.synthetic.library import EVENT_PHONE, EVENT_WORD, Library
 
-__all__ = ["SILENCE", "Mark", "Speech", "is_vowel", "speak"]
+__all__ = ["SILENCE", "Mark", "Speech", "is_vowel", "library_of", "speak"]
 
 SILENCE = "sil"
 """The phone between phones: a pause."""
@@ -93,7 +93,7 @@ def speak(text: str, language: str = "en", voice_file: str = "", **parameters: i
         ConfigError: unknown language or a voice that eSpeak does not accept.
         DataError: the text holds nothing to say.
     """
-    library = _library(language.lower(), os.getpid())
+    library = library_of(language)
     data, events = library.speak(_JOINED.sub("\u00a0", text), voice_file, phones=False, **parameters)
     samples = np.frombuffer(data, dtype=np.int16)
     phones = _phones(samples, [event for event in events if event[0] == EVENT_PHONE])
@@ -106,6 +106,11 @@ def speak(text: str, language: str = "en", voice_file: str = "", **parameters: i
     return Speech(samples, library.sample_rate, tuple(phones), tuple(syllables), tuple(words))
 
 
+def library_of(language: str) -> Library:
+    """This process's copy of eSpeak NG for a language; raises as `speak` does."""
+    return _library(language.lower(), os.getpid())
+
+
 @functools.lru_cache(maxsize=8)
 def _library(language: str, pid: int) -> Library:
     """The loaded copy for a language; a forked child loads its own."""
@@ -115,7 +120,7 @@ def _library(language: str, pid: int) -> Library:
 @functools.cache
 def _begins_with_vowel(word: str, language: str) -> bool:
     """Whether the word alone begins with a vowel."""
-    alone = _MARKS.sub("", _library(language, os.getpid()).phonemise(word)).strip()
+    alone = _MARKS.sub("", library_of(language).phonemise(word)).strip()
     return is_vowel(alone)
 
 

@@ -128,12 +128,13 @@ class Library:
             raise DataError(f"eSpeak NG could not say {text!r} (status {status})")
         return audio, events
 
-    def phonemise(self, text: str) -> str:
-        """The text in IPA, words joined by spaces."""
+    def phonemise(self, text: str, separator: str = "") -> str:
+        """The text in IPA, words joined by spaces, phones by `separator` (one character)."""
         buffer = ctypes.create_string_buffer(text.encode() + b"\0")
         rest, clauses = ctypes.c_void_p(ctypes.addressof(buffer)), []
         while rest.value:
-            clause = self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, 0x02) or b""
+            mode = 0x02 | (ord(separator) << 8 if separator else 0)
+            clause = self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, mode) or b""
             clauses.append(clause.decode())
         return " ".join(clause for clause in clauses if clause)
 

@@ -85,23 +85,27 @@ def librispeech() -> Config:
 def speechocean762() -> Config:
     """Two hours of read sentences by learners of English, on two cores, within an hour."""
     training = TrainingConfig(
-        steps=6000,
-        batches=BatchConfig(max_seconds=30),
-        optim=OptimConfig(lr=2e-3, weight_decay=0.05),
+        steps=9500,
+        batches=BatchConfig(max_seconds=30, memory_mb=2000),
+        optim=OptimConfig(lr=1.5e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=0.05),
         loop=TrainConfig(validate_every=1000, checkpoint_minutes=5, precision="auto"),
     )
     encoder = conformer_small(
-        num_layers=5, ffn_dim=432, kernel_size=15, position="rotary", dropout=0.1, subsampling="stack", factor=3
+        num_layers=4, ffn_dim=432, kernel_size=15, position="rotary", dropout=0.1, subsampling="stack", factor=4
     )
     return Config(
         corpus="",
         features=FeatureConfig(dim=40),
         encoder=encoder,
-        text=TextConfig(tokens="char"),
-        augment=AugmentConfig(speed=0.67, freq_width=8, time_masks=4, time_width=20),
+        # 13 000 words do not show how English is spelt.
+        text=TextConfig(tokens="phone"),
+        augment=AugmentConfig(
+            speed=0.67, formant=0.3, formant_range=(0.85, 1.2), freq_width=8, time_masks=2, time_width=10
+        ),
         training=training,
         warm_up=6000,
+        warm_up_steps=1200,
     )
 
 

@@ -20,7 +20,9 @@ from sonorant.core.files import atomic_folder
 from sonorant.decoding.arpa import arpa_words
 from sonorant.decoding.ctc_beam import BeamOptions, CtcBeam
 from sonorant.tasks.asr.model import load_recogniser
+from sonorant.tasks.asr.pronunciation import knowing
 from sonorant.tasks.asr.transcriber import Transcriber, Windows
+from sonorant.text.pronounced import Pronounced
 from sonorant.text.tokenizer import Tokenizer, decoder_symbols
 
 __all__ = [
@@ -60,7 +62,9 @@ def export_recogniser(
 
 
 def can_be_closed(tokenizer: Tokenizer) -> bool:
-    """Whether a search along the spellings of known words is possible: letters, with a symbol between words."""
+    """Whether a search along the spellings of known words is possible: phones or letters, with a symbol between words."""
+    if isinstance(tokenizer, Pronounced):
+        return True
     return tokenizer.word_boundary in tokenizer.symbols and all(len(symbol) == 1 for symbol in tokenizer.symbols[1:])
 
 
@@ -76,14 +80,23 @@ def build_beam(tokenizer: Tokenizer, lm: str | Path | None, *, closed: bool = Fa
     Raises:
         ConfigError: closed, and the vocabulary cannot spell words letter by letter.
     """
-    lexicon = None
+    lexicon: Any = None
     if closed and lm is not None:
         if not can_be_closed(tokenizer):
             raise ConfigError(
                 "a closed search needs a vocabulary of letters with a symbol between words: set closed=False"
             )
-        lexicon = [word for word in arpa_words(lm) if word not in ("<s>", "</s>", "<unk>") and spelled(word, tokenizer)]
+        lexicon = _spellings(tokenizer, [word for word in arpa_words(lm) if word not in ("<s>", "</s>", "<unk>")])
     return CtcBeam(decoder_symbols(tokenizer), lm=lm, lexicon=lexicon, **options)
+
+
+def _spellings(tokenizer: Tokenizer, words: list[str]) -> Any:
+    """What a search goes along: pronunciations, or the words themselves where each letter is a symbol."""
+    if isinstance(tokenizer, Pronounced):
+        full = knowing(tokenizer, words)
+        assert isinstance(full, Pronounced)
+        return full.spellings(words)
+    return [word for word in words if spelled(word, tokenizer)]
 
 
 def spelled(word: str, tokenizer: Tokenizer) -> bool:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,10 @@ from sonorant.data.checks import CheckReport, check_corpus
 from sonorant.data.corpora.corpus import Corpus, text_of
 from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask
 from sonorant.tasks.asr.model import CtcRecogniser, EncoderConfig, FeatureConfig, ctc_config
+from sonorant.tasks.asr.pronunciation import lexicon_of
 from sonorant.text.alphabet import Alphabet
 from sonorant.text.normalise import Normaliser
+from sonorant.text.pronounced import Pronounced
 from sonorant.text.subword import Subword
 from sonorant.text.tokenizer import Tokenizer
 from sonorant.train.config import TrainConfig
@@ -44,15 +47,17 @@ log = logging.getLogger("sonorant")
 class TextConfig:
     """How transcripts become tokens."""
 
-    tokens: Literal["char", "subword", "word"] = "char"
-    """Characters, SentencePiece units, or whole words of a closed list."""
+    tokens: Literal["char", "subword", "word", "phone"] = "char"
+    """Characters, SentencePiece units, whole words of a closed list, or phones of a lexicon: what a few hours can teach."""
+    lexicon: str = ""
+    """File of pronunciations for phones, as Kaldi's or CMUdict's; empty for eSpeak NG's rules."""
     vocab_size: int = 128
     """Subwords, the blank included."""
     language: str = "en"
     """Of the number words that digits become; with another language than en, fr, es, de digits stay."""
 
     def __post_init__(self) -> None:
-        one_of("tokens", self.tokens, ("char", "subword", "word"))
+        one_of("tokens", self.tokens, ("char", "subword", "word", "phone"))
         at_least("vocab_size", self.vocab_size, 4)
 
     def normaliser(self) -> Normaliser:
@@ -132,7 +137,8 @@ def prepare_speech(
     normaliser = text.normaliser()
     corpus = corpus.with_splits({name: _normalised(cuts, normaliser) for name, cuts in corpus.splits.items()})
     if tokenizer is None:
-        tokenizer = build_tokenizer(text, (text_of(cut) or "" for cut in corpus.split("train")))
+        texts = {name: [text_of(cut) or "" for cut in cuts] for name, cuts in corpus.splits.items()}
+        tokenizer = build_tokenizer(text, texts["train"], chain(*texts.values()))
     report = check_corpus(
         corpus,
         tokenizer=tokenizer,
@@ -154,13 +160,25 @@ def prepare_speech(
     return Speech(report.corpus, tokenizer, report, normaliser)
 
 
-def build_tokenizer(text: TextConfig, texts: Iterable[str]) -> Tokenizer:
-    """Characters, subwords or words of the training transcripts."""
+def build_tokenizer(text: TextConfig, texts: Iterable[str], others: Iterable[str] = ()) -> Tokenizer:
+    """Characters, subwords, words or pronunciations of the training transcripts.
+
+    Args:
+        text: which.
+        texts: of the training split.
+        others: that must be encoded too, such as those of further splits; their words are pronounced, and never answered.
+    """
     lines = [line for line in texts if line]
     if not lines:
         raise DataError("the training split has no transcripts: nothing to build a vocabulary from")
     if text.tokens in ("char", "word"):
         return Alphabet.build(lines, text.tokens)
+    if text.tokens == "phone":
+        # The commonest first: of words that sound alike it is the one that is read.
+        known = [word for word, _ in Counter(word for line in lines for word in line.split()).most_common()]
+        further = {word for line in others for word in line.split()}.difference(known)
+        lexicons = (lexicon_of(words, text.language, text.lexicon) for words in (known, sorted(further)))
+        return Pronounced(next(lexicons), more=next(lexicons), language="" if text.lexicon else text.language)
     return Subword.train(lines, vocab_size=text.vocab_size)
 
 

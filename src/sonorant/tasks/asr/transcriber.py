@@ -7,7 +7,7 @@ A `Transcriber` never changes after construction, so that threads may share one.
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ from sonorant.decoding.ctc_beam import CtcBeam
 from sonorant.decoding.greedy import ctc_greedy
 from sonorant.decoding.hypothesis import Hypothesis, Word
 from sonorant.tasks.asr.model import CtcRecogniser, LogProbs
+from sonorant.tasks.asr.pronunciation import knowing, written
 from sonorant.tasks.asr.transcript import Transcript
 from sonorant.text.tokenizer import decoder_symbols
 
@@ -129,8 +130,12 @@ class Transcriber:
         if self.beam is None:
             if options:
                 raise ConfigError(f"{', '.join(options)}: the best path has no options; give a beam search")
-            return ctc_greedy(scores.values, scores.lengths, self.model.tokenizer.blank_id, self.symbols)
-        return [best[0] for best in self.beam(scores.values, scores.lengths, **options)]
+            found = ctc_greedy(scores.values, scores.lengths, self.model.tokenizer.blank_id, self.symbols)
+        else:
+            found = [best[0] for best in self.beam(scores.values, scores.lengths, **options)]
+            if self.beam.closed:
+                return found
+        return [written(hypothesis, self.model.tokenizer) for hypothesis in found]
 
     def transcript(self, name: str, hypothesis: Hypothesis, seconds: float) -> Transcript:
         """A hypothesis about a recording of so many seconds, with its words' times."""
@@ -156,7 +161,7 @@ class Transcriber:
         Raises:
             DataError: a character that the vocabulary lacks, or too little audio for the text.
         """
-        tokens = self.model.tokenizer.encode(text, item=name)
+        tokens = knowing(self.model.tokenizer, text.split()).encode(text, item=name)
         scores = self.log_probs(waveform)
         found = ctc_align(
             scores[None],
@@ -167,7 +172,10 @@ class Transcriber:
             ids=(name,),
         )
         seconds = len(waveform) / self.model.sample_rate
-        words = self._timed(found.words(0, self.symbols), seconds)
+        # One stretch of tokens a word: what is told is the word that was asked for, not the one that sounds like it.
+        aligned = found.words(0, self.symbols)
+        spelt = text.split() if len(text.split()) == len(aligned) else [word.text for word in aligned]
+        words = self._timed([replace(word, text=said) for word, said in zip(aligned, spelt, strict=True)], seconds)
         confidence = sum(word.score for word in words) / len(words) if words else 0.0
         return Transcript(name, " ".join(word.label for word in words), words, confidence, seconds)
 
