@@ -1,6 +1,7 @@
 """The stages of recognition recipes: what makes one anew, and what does not."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,3 +169,25 @@ def test_texts_are_said_in_the_voices_that_were_asked_for(lists: Path, work: Wor
 def test_every_recipe_can_start_from_weights(name: str) -> None:
     config = preset(load_recipe(name), "tiny")
     assert (config.init_from, config.skip) == ("", ())
+
+
+def test_digits_take_the_geometry_of_the_recogniser_they_start_from(lists: Path, work: Workspace) -> None:
+    speech = opened(lists, work)
+    start = train_stage(work, "main", build, speech, TRAINING, PARTS)
+    digits = load_recipe("digits")
+    config = replace(
+        preset(digits, "tiny"), init_from=str(start), skip=("head.*",), training=TRAINING, text=TextConfig()
+    )
+    config = replace(config, augment=no_augmentation(), speakers=("s0",))
+    for number, speaker in enumerate(("s0", "s1", "s0", "s1")):
+        place = lists / "spoken" / speaker
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lists / f"train{number}.wav", place)
+        (place / f"train{number}.txt").write_text("ab")
+    scores = digits.run(
+        config, replace(work, corpus=f"folder:{lists / 'spoken'}?speaker=parent", folder=lists / "digits")
+    )
+    assert scores[0].name == "main/wer"
+    made = load_checkpoint(next((lists / "digits" / "stages").glob("train-main-s0-*")) / "model").config
+    assert made["features"]["dim"] == PARTS["features"].dim
+    assert made["encoder_options"]["dim"] == PARTS["encoder"].dim

@@ -23,7 +23,8 @@ from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
 from sonorant.encoders.recurrent import RecurrentConfig
 from sonorant.tasks.asr.augmentation import AugmentConfig, no_augmentation
-from sonorant.tasks.asr.model import FeatureConfig
+from sonorant.tasks.asr.model import FeatureConfig, stored_parts
+from sonorant.tasks.asr.package import checkpoint_in, find_recogniser
 from sonorant.tasks.asr.training import TextConfig, TrainingConfig, build_recogniser, prepare_speech
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
@@ -85,7 +86,8 @@ class Config:
     speakers: tuple[str, ...] = ()
     """Which to leave out; all in turn where empty."""
     init_from: str = ""
-    """Folder of a recogniser whose weights to start from; it must not have heard these speakers."""
+    """Folder of a recogniser to start from, such as one of sentences at this sample rate; its features and encoder take the
+    place of these. It must not have heard these speakers."""
     skip: tuple[str, ...] = ()
     """Patterns of tensors that are not taken from it, such as head.*"""
 
@@ -147,6 +149,9 @@ def run(config: Config, work: Workspace) -> list[Score]:
     """For each speaker: train on the others, score on this one; then mean and spread."""
     corpus = work.open_corpus(config.corpus)
     speakers = by_speaker(corpus)
+    features, encoder = config.features, config.encoder
+    if config.init_from:
+        features, encoder = stored_parts(checkpoint_in(find_recogniser(config.init_from)))
     arms = {
         "main": config.augment,
         "no_augmentation": no_augmentation(),
@@ -158,7 +163,7 @@ def run(config: Config, work: Workspace) -> list[Score]:
     for speaker in config.speakers or tuple(sorted(speakers)):
         others = [cut for name, cuts in speakers.items() if name != speaker for cut in cuts]
         fold = corpus.with_splits({"train": CutSet.from_cuts(others), "test": CutSet.from_cuts(speakers[speaker])})
-        rate = 1 / config.features.hop / config.encoder.factor
+        rate = 1 / features.hop / getattr(encoder, "factor", 1)
         speech = prepare_speech(fold, config.text, config.training, frame_rate=rate, folder=work.folder)
         for arm in rates:
             data = shuffled_transcripts(speech, work.seed) if arm == "shuffled" else speech
@@ -166,7 +171,7 @@ def run(config: Config, work: Workspace) -> list[Score]:
                 words = sorted({word for text in speech.texts("train") for word in text.split()})
                 lines = [(word, str(voice)) for voice in range(config.num_voices) for word in words]
                 data = with_more(speech, spoken_stage(work, lines))
-            parts: dict[str, Any] = {"features": config.features, "encoder": config.encoder, "augment": arms[arm]}
+            parts: dict[str, Any] = {"features": features, "encoder": encoder, "augment": arms[arm]}
             model = train_stage(
                 work, f"{arm}-{speaker}", partial(build_recogniser, **parts), data, config.training, parts,
                 init_from=config.init_from, skip=config.skip,

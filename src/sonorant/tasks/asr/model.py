@@ -26,7 +26,7 @@ from sonorant.text.tokenizer import Tokenizer
 
 __all__ = [
     "KIND", "CtcConfig", "CtcRecogniser", "EncoderConfig", "FeatureConfig", "LogProbs", "ctc_config", "load_recogniser",
-    "save_recogniser",
+    "save_recogniser", "stored_parts",
 ]  # fmt: skip
 
 KIND = "asr.ctc"
@@ -258,6 +258,16 @@ def save_recogniser(model: CtcRecogniser, folder: str | Path, extra: dict[str, A
         config=model.config,
         extra={"vocabulary": model.tokenizer.to_plain(), **(extra or {})},
     )
+
+
+def stored_parts(folder: str | Path) -> tuple[FeatureConfig, EncoderConfig]:
+    """Features and encoder of a recogniser's checkpoint, to build another of the same geometry.
+
+    Raises:
+        CheckpointError: as `load_recogniser`.
+    """
+    config = from_plain(CtcConfig, load_checkpoint(folder, kind=KIND).config)
+    return config.features, from_plain(ENCODERS[config.encoder][0], config.encoder_options)
 
 
 def load_recogniser(folder: str | Path) -> CtcRecogniser:
