@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lhotse import MonoCut, Recording, SupervisionSegment
 
 from sonorant.core.errors import DataError
 from sonorant.data.corpora.corpus import text_of
@@ -224,6 +225,19 @@ def test_written_and_read_again(packs: Path, tmp_path: Path) -> None:
     for table in ("wav.scp", "text", "utt2spk", "segments", "spk2utt"):
         lines = (tmp_path / "data" / table).read_bytes().splitlines()
         assert lines == sorted(lines)
+
+
+def test_ids_that_differ_in_a_slash_keep_files_of_their_own(tmp_path: Path) -> None:
+    cuts = []
+    for level, name in enumerate(("a/b", "a_b", "a/b/"), start=1):
+        path = tmp_path / f"{level}.wav"
+        soundfile.write(path, np.full(800, level / 8), 8000)
+        found = Recording.from_file(path, recording_id=name)
+        said = [SupervisionSegment(name, name, 0.0, found.duration, text="a", speaker=f"s{level}")]
+        cuts.append(MonoCut(name, 0.0, found.duration, 0, said, recording=found))
+    write_kaldi(cuts, tmp_path / "data", audio="copy")
+    levels = [float(cut.load_audio()[0, 400]) for cut in read_kaldi(str(tmp_path / "data")).split("all")]
+    assert sorted(levels) == [1 / 8, 2 / 8, 3 / 8]
 
 
 def test_segments_survive_the_way_there_and_back(tmp_path: Path) -> None:

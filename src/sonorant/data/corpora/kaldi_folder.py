@@ -7,6 +7,7 @@ as its extra field `feats`.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -291,7 +292,10 @@ def _wave(cut: MonoCut, folder: Path, audio: str, written: dict[str, str]) -> tu
     if name not in written:
         import soundfile
 
-        file = folder.absolute() / "audio" / f"{name.replace('/', '_')}.wav"
+        # A file's name has no slash, so `a/b` and `a_b` would be one file: whichever comes later gets a number.
+        plain, taken = name.replace("/", "_"), set(written.values())
+        places = (folder.absolute() / "audio" / (f"{plain}.{n}.wav" if n else f"{plain}.wav") for n in count())
+        file = next(place for place in places if str(place) not in taken)
         file.parent.mkdir(parents=True, exist_ok=True)
         samples = load_audio(cut.recording.to_cut())[cut.recording.channel_ids.index(cut.channel)]
         soundfile.write(file, samples, cut.recording.sampling_rate, subtype="PCM_16")
