@@ -1,12 +1,14 @@
 """Cutting waveforms into frames so that an item's frames never depend on its neighbours in the batch.
 
-`Framing` says where windows stand; `map_frames` runs a function over the rows of windows. On the way items are laid end
-to end in one signal, each on a multiple of the hop, so that all windows of a batch are one strided view without a copy,
-and the padding of a ragged batch is not computed at all. Accelerators and traced graphs take the padded batch as it is.
+`Framing` says where windows stand; `map_frames` runs a function over the rows of windows; `FramedFeatures` is a module of
+it. On the way items are laid end to end in one signal, each on a multiple of the hop, so that all windows of a batch are
+one strided view without a copy, and the padding of a ragged batch is not computed at all. Accelerators and traced graphs
+take the padded batch as it is.
 """
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,13 +16,13 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.core.types import Features
 
-__all__ = ["WINDOWS", "Edges", "Framing", "framed_features", "map_frames", "window"]
+__all__ = ["WINDOWS", "Edges", "FramedFeatures", "Framing", "map_frames", "window"]
 
 Edges = Literal["snip", "mirror", "zero", "reflect"]
 
@@ -143,20 +145,43 @@ class Framing:
         return torch.where(steps < length, steps, mirrored)
 
 
-def framed_features(
-    waveform: Float[Tensor, "batch time"],
-    lengths: Int[Tensor, " batch"] | None,
-    framing: Framing,
-    work: Callable[[Tensor], Tensor],
-    dim: int,
-    sample_rate: int,
-) -> Features:
-    """`map_frames` with the frames' lengths and rate; `sample_rate` in Hz, the rest as there."""
-    values = map_frames(waveform, lengths, framing, work, dim)
-    if lengths is None:
-        lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
-    geometry = framing.geometry
-    return Features(values, geometry.output_lengths(lengths), geometry.frame_rate(sample_rate))
+class FramedFeatures(nn.Module):
+    """Features that are a function of one window each: what is left to a kind is `_rows`.
+
+    Args:
+        framing: where the windows stand.
+        dim: columns.
+        sample_rate: Hz.
+    """
+
+    def __init__(self, framing: Framing, dim: int, sample_rate: int) -> None:
+        super().__init__()
+        self.framing, self.dim, self.sample_rate = framing, dim, sample_rate
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the frames stand."""
+        return self.framing.geometry
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.geometry.frame_rate(self.sample_rate)
+
+    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """Frames for samples."""
+        return self.geometry.output_lengths(lengths)
+
+    @abstractmethod
+    def _rows(self, rows: Tensor) -> Tensor:
+        """As `work` of `map_frames`."""
+
+    def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
+        """Features of each item; zeros beyond an item's own frames."""
+        values = map_frames(waveform, lengths, self.framing, self._rows, self.dim)
+        if lengths is None:
+            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
+        return Features(values, self.output_lengths(lengths), self.frame_rate)
 
 
 def map_frames(

@@ -8,13 +8,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonorant.audio.frames import Framing, framed_features, window
+from sonorant.audio.frames import FramedFeatures, Framing, window
 from sonorant.core.errors import ConfigError
-from sonorant.core.lengths import Geometry
-from sonorant.core.types import Features
 
 __all__ = ["LOG_FLOOR", "Energy", "Fbank", "KaldiFrames", "fbank", "kaldi_mel", "power_spectrum"]
 
@@ -134,7 +132,7 @@ def power_spectrum(frames: Float[Tensor, "frame time"], n_fft: int | None = None
     return spectrum.real.square() + spectrum.imag.square()
 
 
-class Fbank(nn.Module):
+class Fbank(FramedFeatures):
     """Log mel filterbank energies, equal to Kaldi's with dither off.
 
     Args:
@@ -173,32 +171,13 @@ class Fbank(nn.Module):
         energy: Energy = "none",
         scale: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.frames = KaldiFrames(sample_rate, frame_length, hop, window, preemphasis, remove_dc, snip_edges, scale)
         if energy not in ("none", "raw", "windowed"):
             raise ConfigError(f"energy must be none, raw or windowed, got {energy!r}")
-        self.sample_rate, self.num_mels, self.energy = sample_rate, num_mels, energy
+        frames = KaldiFrames(sample_rate, frame_length, hop, window, preemphasis, remove_dc, snip_edges, scale)
+        super().__init__(frames.framing, num_mels + (energy != "none"), sample_rate)
+        self.frames, self.energy = frames, energy
         weights = kaldi_mel(num_mels, self.frames.n_fft, sample_rate, low_hz, high_hz)
         self.register_buffer("mel", weights.float(), persistent=False)
-
-    @property
-    def dim(self) -> int:
-        """Columns."""
-        return self.num_mels + (self.energy != "none")
-
-    @property
-    def geometry(self) -> Geometry:
-        """Where the frames stand."""
-        return self.frames.framing.geometry
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.geometry.frame_rate(self.sample_rate)
-
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """Frames for samples."""
-        return self.geometry.output_lengths(lengths)
 
     def _rows(self, rows: Tensor) -> Tensor:
         frames = self.frames(rows)
@@ -206,10 +185,6 @@ class Fbank(nn.Module):
         if self.energy == "none":
             return mels
         return torch.cat([self.frames.log_energy(rows, frames, self.energy), mels], dim=1)
-
-    def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
-        """Features of each item; zeros beyond an item's own frames."""
-        return framed_features(waveform, lengths, self.frames.framing, self._rows, self.dim, self.sample_rate)
 
 
 def fbank(

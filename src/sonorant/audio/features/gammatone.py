@@ -7,15 +7,13 @@ ERB(f) = 24.7·(4.37·f/1000 + 1) Hz (Glasberg and Moore, 1990).
 import math
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from sonorant.audio.features.fbank import power_spectrum
 from sonorant.audio.filters import fft_convolve
-from sonorant.audio.frames import Framing, framed_features, window
+from sonorant.audio.frames import FramedFeatures, Framing, window
 from sonorant.core.errors import ConfigError
-from sonorant.core.lengths import Geometry
-from sonorant.core.types import Features
 
 __all__ = ["Gammatone", "erb", "erb_centers", "gammatone_bands", "gammatone_weights"]
 
@@ -81,7 +79,7 @@ def gammatone_bands(
     return fft_convolve(waveform[..., None, :], response.to(waveform.device, waveform.dtype), "causal")
 
 
-class Gammatone(nn.Module):
+class Gammatone(FramedFeatures):
     """Log energies of gammatone bands, frame by frame.
 
     Args:
@@ -112,33 +110,14 @@ class Gammatone(nn.Module):
         snip_edges: bool = True,
         log_floor: float | None = 1e-10,
     ) -> None:
-        super().__init__()
         size, step = round(sample_rate * frame_length), round(sample_rate * hop)
-        self.framing = Framing(size, step, "snip" if snip_edges else "mirror")
-        self.sample_rate, self.dim, self.log_floor = sample_rate, num_bands, log_floor
+        super().__init__(Framing(size, step, "snip" if snip_edges else "mirror"), num_bands, sample_rate)
+        self.log_floor = log_floor
         self.n_fft = 1 << (size - 1).bit_length()
         weights = gammatone_weights(num_bands, self.n_fft, sample_rate, low_hz, high_hz)
         self.register_buffer("weights", weights.float(), persistent=False)
         self.register_buffer("taps", window("hann", size, periodic=True), persistent=False)
 
-    @property
-    def geometry(self) -> Geometry:
-        """Where the frames stand."""
-        return self.framing.geometry
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.geometry.frame_rate(self.sample_rate)
-
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """Frames for samples."""
-        return self.geometry.output_lengths(lengths)
-
     def _rows(self, rows: Tensor) -> Tensor:
         energies = power_spectrum(rows * self.taps, self.n_fft) @ self.weights
         return energies if self.log_floor is None else energies.clamp(min=self.log_floor).log()
-
-    def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
-        """Features of each item; zeros beyond an item's own frames."""
-        return framed_features(waveform, lengths, self.framing, self._rows, self.dim, self.sample_rate)

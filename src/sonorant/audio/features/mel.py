@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.audio.features.fbank import power_spectrum
-from sonorant.audio.frames import Edges, Framing, framed_features, window
+from sonorant.audio.frames import Edges, FramedFeatures, Framing, window
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.core.types import Features
@@ -89,7 +89,7 @@ def mel_weights(
     return weights * (2 / (right - left)) if norm else weights
 
 
-class Mel(nn.Module):
+class Mel(FramedFeatures):
     """Mel spectrogram, equal to `librosa.feature.melspectrogram` (with `edges="zero"`).
 
     Args:
@@ -129,34 +129,19 @@ class Mel(nn.Module):
         log_floor: float | None = None,
         edges: Edges = "zero",
     ) -> None:
-        super().__init__()
         size = win_length or n_fft
         if size > n_fft or power <= 0 or (log_floor is not None and log_floor <= 0):
             raise ConfigError(
                 "Mel needs win_length ≤ n_fft, power > 0 and log_floor > 0, "
                 f"got win_length={size}, n_fft={n_fft}, power={power} and log_floor={log_floor}"
             )
-        self.sample_rate, self.dim, self.power, self.log_floor = sample_rate, num_mels, power, log_floor
-        self.framing = Framing(n_fft, hop_length, edges)
+        super().__init__(Framing(n_fft, hop_length, edges), num_mels, sample_rate)
+        self.power, self.log_floor = power, log_floor
         left = (n_fft - size) // 2
         taps = F.pad(window("hann", size, periodic=True), (left, n_fft - size - left))
         weights = mel_weights(num_mels, n_fft, sample_rate, low_hz, high_hz, mel_scale, norm)
         self.register_buffer("taps", taps, persistent=False)
         self.register_buffer("weights", weights.float(), persistent=False)
-
-    @property
-    def geometry(self) -> Geometry:
-        """Where the frames stand."""
-        return self.framing.geometry
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.geometry.frame_rate(self.sample_rate)
-
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """Frames for samples."""
-        return self.geometry.output_lengths(lengths)
 
     def _rows(self, rows: Tensor) -> Tensor:
         power = power_spectrum(rows * self.taps)
@@ -165,10 +150,6 @@ class Mel(nn.Module):
             power = power.clamp(min=1e-20).pow(self.power / 2)
         mels = power @ self.weights
         return mels if self.log_floor is None else mels.clamp(min=self.log_floor).log()
-
-    def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
-        """Features of each item; zeros beyond an item's own frames."""
-        return framed_features(waveform, lengths, self.framing, self._rows, self.dim, self.sample_rate)
 
 
 class WhisperMel(nn.Module):

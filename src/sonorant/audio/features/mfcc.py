@@ -5,14 +5,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from sonorant.audio.features.fbank import LOG_FLOOR, Energy, KaldiFrames, kaldi_mel, power_spectrum
-from sonorant.audio.frames import framed_features
+from sonorant.audio.frames import FramedFeatures
 from sonorant.core.errors import ConfigError
-from sonorant.core.lengths import Geometry
-from sonorant.core.types import Features
 
 __all__ = ["Mfcc", "cosine_transform", "mfcc"]
 
@@ -28,7 +26,7 @@ def cosine_transform(num_mels: int, num_ceps: int, lifter: float = 0.0) -> Float
     return matrix
 
 
-class Mfcc(nn.Module):
+class Mfcc(FramedFeatures):
     """Mel-frequency cepstral coefficients, equal to Kaldi's with dither off; pre-emphasis 0.97, DC removed.
 
     Args:
@@ -64,30 +62,16 @@ class Mfcc(nn.Module):
         snip_edges: bool = True,
         scale: float = 1.0,
     ) -> None:
-        super().__init__()
         if not 0 < num_ceps <= num_mels:
             raise ConfigError(f"num_ceps must lie in 1 … num_mels, got num_ceps={num_ceps} and num_mels={num_mels}")
         if energy not in ("none", "raw", "windowed"):
             raise ConfigError(f"energy must be none, raw or windowed, got {energy!r}")
-        self.frames = KaldiFrames(sample_rate, frame_length, hop, window, snip_edges=snip_edges, scale=scale)
-        self.sample_rate, self.dim, self.energy = sample_rate, num_ceps, energy
+        frames = KaldiFrames(sample_rate, frame_length, hop, window, snip_edges=snip_edges, scale=scale)
+        super().__init__(frames.framing, num_ceps, sample_rate)
+        self.frames, self.energy = frames, energy
         weights = kaldi_mel(num_mels, self.frames.n_fft, sample_rate, low_hz, high_hz)
         self.register_buffer("mel", weights.float(), persistent=False)
         self.register_buffer("transform", cosine_transform(num_mels, num_ceps, lifter).float(), persistent=False)
-
-    @property
-    def geometry(self) -> Geometry:
-        """Where the frames stand."""
-        return self.frames.framing.geometry
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.geometry.frame_rate(self.sample_rate)
-
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """Frames for samples."""
-        return self.geometry.output_lengths(lengths)
 
     def _rows(self, rows: Tensor) -> Tensor:
         frames = self.frames(rows)
@@ -95,10 +79,6 @@ class Mfcc(nn.Module):
         if self.energy == "none":
             return cepstra
         return torch.cat([self.frames.log_energy(rows, frames, self.energy), cepstra[:, 1:]], dim=1)
-
-    def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
-        """Features of each item; zeros beyond an item's own frames."""
-        return framed_features(waveform, lengths, self.frames.framing, self._rows, self.dim, self.sample_rate)
 
 
 def mfcc(
