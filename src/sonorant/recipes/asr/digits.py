@@ -10,7 +10,7 @@ same words in many synthetic voices.
 import statistics
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lhotse import CutSet
 
@@ -23,7 +23,7 @@ from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
 from sonorant.encoders.recurrent import RecurrentConfig
 from sonorant.tasks.asr.augmentation import AugmentConfig, no_augmentation
-from sonorant.tasks.asr.model import FeatureConfig, stored_parts
+from sonorant.tasks.asr.model import EncoderConfig, FeatureConfig, stored_parts
 from sonorant.tasks.asr.package import checkpoint_in, find_recogniser
 from sonorant.tasks.asr.training import TextConfig, TrainingConfig, build_recogniser, prepare_speech
 from sonorant.train.config import TrainConfig
@@ -149,7 +149,7 @@ def run(config: Config, work: Workspace) -> list[Score]:
     """For each speaker: train on the others, score on this one; then mean and spread."""
     corpus = work.open_corpus(config.corpus)
     speakers = by_speaker(corpus)
-    features, encoder = config.features, config.encoder
+    features, encoder = config.features, cast(EncoderConfig, config.encoder)
     if config.init_from:
         features, encoder = stored_parts(checkpoint_in(find_recogniser(config.init_from)))
     arms = {

@@ -34,6 +34,8 @@ class AugmentConfig:
     """Range of the ratio of speech to noise."""
     volume: float = 1.0
     """Share at another level."""
+    volume_db: tuple[float, float] = (-12.0, 6.0)
+    """Range of the change, in dB."""
     freq_masks: int = 2
     """SpecAugment's frequency masks (arXiv:1904.08779); 0 for none."""
     freq_width: int = 27
@@ -65,7 +67,7 @@ def build_chain(config: AugmentConfig) -> Callable[[Batch], Batch] | None:
         (config.equalise, "equalise", {}),
         (config.reverb, "reverb", {}),
         (config.noise, "noise", {"snr_db": config.noise_db}),
-        (config.volume, "volume", {}),
+        (config.volume, "volume", {"gain_db": config.volume_db}),
     ]
     steps = [build_augmentation(name, prob=prob, **options) for prob, name, options in wanted if prob > 0]
     return Chain(steps) if steps else None
