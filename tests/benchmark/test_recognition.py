@@ -19,7 +19,7 @@ from sonorant.benchmark.recognition import (
     with_more,
 )
 from sonorant.benchmark.workspace import Workspace
-from sonorant.core.checkpoint import load_checkpoint
+from sonorant.core.checkpoint import Checkpoint, load_checkpoint
 from sonorant.core.errors import CheckpointError, DataError
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import text_of
@@ -171,23 +171,54 @@ def test_every_recipe_can_start_from_weights(name: str) -> None:
     assert (config.init_from, config.skip) == ("", ())
 
 
-def test_digits_take_the_geometry_of_the_recogniser_they_start_from(lists: Path, work: Workspace) -> None:
-    speech = opened(lists, work)
-    start = train_stage(work, "main", build, speech, TRAINING, PARTS)
+@pytest.fixture
+def said_by_two(lists: Path) -> str:
+    """A folder of recordings by two speakers."""
+    for number, speaker in enumerate(("s0", "s1", "s0", "s1")):
+        place = lists / "spoken" / speaker
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lists / f"train{number}.wav", place)
+        (place / f"train{number}.txt").write_text("ab" if number < 3 else "red")
+    return f"folder:{lists / 'spoken'}?speaker=parent"
+
+
+def made_by_digits(folder: Path) -> Checkpoint:
+    return load_checkpoint(next((folder / "stages").glob("train-main-s0-*")) / "model")
+
+
+def test_digits_take_the_geometry_of_the_recogniser_they_start_from(
+    lists: Path, work: Workspace, said_by_two: str
+) -> None:
+    start = train_stage(work, "main", build, opened(lists, work), TRAINING, PARTS)
     digits = load_recipe("digits")
     config = replace(
         preset(digits, "tiny"), init_from=str(start), skip=("head.*",), training=TRAINING, text=TextConfig()
     )
     config = replace(config, augment=no_augmentation(), speakers=("s0",))
-    for number, speaker in enumerate(("s0", "s1", "s0", "s1")):
-        place = lists / "spoken" / speaker
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(lists / f"train{number}.wav", place)
-        (place / f"train{number}.txt").write_text("ab")
-    scores = digits.run(
-        config, replace(work, corpus=f"folder:{lists / 'spoken'}?speaker=parent", folder=lists / "digits")
-    )
+    scores = digits.run(config, replace(work, corpus=said_by_two, folder=lists / "digits"))
     assert scores[0].name == "main/wer"
-    made = load_checkpoint(next((lists / "digits" / "stages").glob("train-main-s0-*")) / "model").config
+    made = made_by_digits(lists / "digits").config
     assert made["features"]["dim"] == PARTS["features"].dim
     assert made["encoder_options"]["dim"] == PARTS["encoder"].dim
+
+
+def test_digits_of_phones_go_on_with_the_phones_they_start_from(lists: Path, work: Workspace, said_by_two: str) -> None:
+    pytest.importorskip("espeakng_loader")
+    phones = TextConfig(tokens="phone")
+    # Letters' names and "red" hold every phone that the two words need, and more than they need.
+    rows = (lists / "train.csv").read_text().splitlines()
+    said = ("red abba", "abbot", "ab", "bread")
+    rows[1:] = [",".join([*row.split(",")[:2], text]) for row, text in zip(rows[1:], said, strict=True)]
+    (lists / "train.csv").write_text("\n".join(rows) + "\n")
+    sentences = prepare_speech(work.open_corpus(), phones, TRAINING, frame_rate=25)
+    start = train_stage(work, "main", build, sentences, TRAINING, PARTS)
+    search = LmConfig(order=2, lm_weights=(1.0,), word_bonuses=(0.0,))
+    digits = load_recipe("digits")
+    config = replace(preset(digits, "tiny"), init_from=str(start), training=TRAINING, text=phones, lm=search)
+    config = replace(config, augment=no_augmentation(), speakers=("s0",))
+    scores = digits.run(config, replace(work, corpus=said_by_two, folder=lists / "digits"))
+    assert [score.name for score in scores] == ["main/wer", "main-s0_lm/wer"]
+    assert made_by_digits(lists / "digits").extra["vocabulary"] == sentences.tokenizer.to_plain()
+    (answers,) = (lists / "digits" / "stages").glob("evaluate-main-s0-*/main-s0_lm.jsonl")
+    answered = {word for line in answers.read_text().splitlines() for word in json.loads(line)["hypothesis"].split()}
+    assert answered <= {"ab", "red"}, "a search along the words answers nothing else"

@@ -10,22 +10,32 @@ same words in many synthetic voices.
 import statistics
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from lhotse import CutSet
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.recognition import evaluate_stage, shuffled_transcripts, spoken_stage, train_stage, with_more
+from sonorant.benchmark.recognition import (
+    LmConfig,
+    evaluate_stage,
+    lm_stage,
+    shuffled_transcripts,
+    spoken_stage,
+    train_stage,
+    with_more,
+)
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.errors import DataError
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
-from sonorant.data.corpora.corpus import Corpus
+from sonorant.data.corpora.corpus import Corpus, text_of
 from sonorant.encoders.recurrent import RecurrentConfig
 from sonorant.tasks.asr.augmentation import AugmentConfig, no_augmentation
-from sonorant.tasks.asr.model import EncoderConfig, FeatureConfig, stored_parts
+from sonorant.tasks.asr.model import EncoderConfig, FeatureConfig, load_recogniser, stored_parts
 from sonorant.tasks.asr.package import checkpoint_in, find_recogniser
+from sonorant.tasks.asr.pronunciation import knowing
 from sonorant.tasks.asr.training import TextConfig, TrainingConfig, build_recogniser, prepare_speech
+from sonorant.text.tokenizer import Tokenizer
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 from sonorant.train.schedule import ScheduleConfig
@@ -54,7 +64,7 @@ class Config:
     )
     """A small BiGRU."""
     text: TextConfig = field(default_factory=lambda: TextConfig(tokens="word"))
-    """Ten words."""
+    """Ten words, or the phones that they are made of."""
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(
             speed=0.8,
@@ -81,6 +91,8 @@ class Config:
         )
     )
     """A few minutes a speaker."""
+    lm: LmConfig = field(default_factory=lambda: LmConfig(order=0))
+    """With phones for tokens: the n-gram whose words the search goes along."""
     num_voices: int = 120
     """Synthetic voices of the arm `voices`, which says each word of the corpus once in each of them."""
     speakers: tuple[str, ...] = ()
@@ -145,13 +157,22 @@ def by_speaker(corpus: Corpus) -> dict[str, list]:
     return found
 
 
+def geometry(config: Config, corpus: Corpus) -> tuple[FeatureConfig, EncoderConfig, Tokenizer | None]:
+    """Features, encoder and vocabulary: those of the recogniser to start from, where there is one whose head is kept."""
+    if not config.init_from:
+        return config.features, config.encoder, None
+    start = checkpoint_in(find_recogniser(config.init_from))
+    if config.skip:
+        return *stored_parts(start), None
+    words = {word for cuts in corpus.splits.values() for cut in cuts for word in (text_of(cut) or "").lower().split()}
+    return *stored_parts(start), knowing(load_recogniser(start).tokenizer, sorted(words))
+
+
 def run(config: Config, work: Workspace) -> list[Score]:
     """For each speaker: train on the others, score on this one; then mean and spread."""
     corpus = work.open_corpus(config.corpus)
     speakers = by_speaker(corpus)
-    features, encoder = config.features, cast(EncoderConfig, config.encoder)
-    if config.init_from:
-        features, encoder = stored_parts(checkpoint_in(find_recogniser(config.init_from)))
+    features, encoder, tokenizer = geometry(config, corpus)
     arms = {
         "main": config.augment,
         "no_augmentation": no_augmentation(),
@@ -164,7 +185,10 @@ def run(config: Config, work: Workspace) -> list[Score]:
         others = [cut for name, cuts in speakers.items() if name != speaker for cut in cuts]
         fold = corpus.with_splits({"train": CutSet.from_cuts(others), "test": CutSet.from_cuts(speakers[speaker])})
         rate = 1 / features.hop / getattr(encoder, "factor", 1)
-        speech = prepare_speech(fold, config.text, config.training, frame_rate=rate, folder=work.folder)
+        speech = prepare_speech(
+            fold, config.text, config.training, frame_rate=rate, tokenizer=tokenizer, folder=work.folder
+        )
+        lm = lm_stage(work, speech, config.lm)
         for arm in rates:
             data = shuffled_transcripts(speech, work.seed) if arm == "shuffled" else speech
             if arm == "voices":
@@ -176,9 +200,11 @@ def run(config: Config, work: Workspace) -> list[Score]:
                 work, f"{arm}-{speaker}", partial(build_recogniser, **parts), data, config.training, parts,
                 init_from=config.init_from, skip=config.skip,
             )  # fmt: skip
-            found = evaluate_stage(work, f"{arm}-{speaker}", model, speech, config.training.batches)
-            scores.append(found[0])
-            rates[arm].append(found[0].value)
+            found = evaluate_stage(work, f"{arm}-{speaker}", model, speech, config.training.batches, lm, config.lm)
+            # Word error rates: of the best path, and behind it of the search along the words, where there is one.
+            best = [score for score in found if score.name.endswith("/wer")][-1]
+            scores.append(best)
+            rates[arm].append(best.value)
     return [*_means(rates), *scores]
 
 
