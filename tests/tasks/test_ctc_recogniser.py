@@ -16,7 +16,7 @@ from sonorant.core.types import Batch
 from sonorant.encoders.conformer import conformer_tiny
 from sonorant.encoders.recurrent import DeepSpeechConfig, RecurrentConfig
 from sonorant.lm.ngram import train_ngram
-from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, no_augmentation
+from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, build_warp, no_augmentation
 from sonorant.tasks.asr.model import (
     CtcRecogniser,
     FeatureConfig,
@@ -26,6 +26,7 @@ from sonorant.tasks.asr.model import (
     save_recogniser,
 )
 from sonorant.tasks.asr.package import build_beam, export_recogniser, find_recogniser, open_transcriber
+from sonorant.tasks.asr.training import build_recogniser
 from sonorant.tasks.asr.transcriber import Transcriber, Windows, context_frames
 from sonorant.text.alphabet import Alphabet
 from sonorant.text.lexicon import Lexicon
@@ -269,6 +270,22 @@ def test_a_damaged_search_file_is_named(export: Path) -> None:
     (export / "decoder.json").write_text('{"lm_wieght": 1}')
     with pytest.raises(CheckpointError, match="unknown search option 'lm_wieght'; did you mean 'lm_weight'"):
         open_transcriber(export)
+
+
+def test_bands_are_warped_in_training_before_they_are_normalised() -> None:
+    model, batch = recogniser(), noise_batch(2)
+    plain = model.features(batch.waveform, batch.lengths).values
+    model.warp = build_warp(AugmentConfig(tract=1.0), 20.0, 8000.0)
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    model.losses(batch)
+    model.train().losses(batch)
+    assert torch.equal(seen[0], plain)
+    raw = model.front_end(batch.waveform, batch.lengths)
+    torch.testing.assert_close(seen[1], model.normalise(model.warp(raw, batch.seeds)).values)
+    assert not torch.allclose(seen[1], plain, atol=1e-3)
+    with pytest.raises(ConfigError, match="features.kind is mfcc"):
+        build_recogniser(ALPHABET, FeatureConfig(kind="mfcc", dim=13), ENCODERS["recurrent"], AugmentConfig(tract=0.5))
 
 
 def test_signal_processing_is_not_rounded_under_autocast() -> None:

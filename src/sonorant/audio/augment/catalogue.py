@@ -41,7 +41,10 @@ AUGMENTATIONS: dict[str, Callable[..., Any]] = {
 }
 """Name → builder of `Batch -> Batch`; options are the fields of the class."""
 
-FEATURE_AUGMENTATIONS: dict[str, Callable[..., Any]] = {"spec_augment": _entry("specaugment", "SpecAugment")}
+FEATURE_AUGMENTATIONS: dict[str, Callable[..., Any]] = {
+    "spec_augment": _entry("specaugment", "SpecAugment"),
+    "tract_warp": _entry("tract", "TractWarp"),
+}
 """Name → builder of `(Features, seeds) -> Features`."""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sonorant.audio.frames import FramedFeatures, Framing, window
 from sonorant.core.errors import ConfigError
 
-__all__ = ["LOG_FLOOR", "Energy", "Fbank", "KaldiFrames", "fbank", "kaldi_mel", "power_spectrum"]
+__all__ = ["LOG_FLOOR", "Energy", "Fbank", "KaldiFrames", "fbank", "kaldi_mel", "mel_scale", "power_spectrum"]
 
 Energy = Literal["none", "raw", "windowed"]
 
@@ -22,7 +22,8 @@ Energy = Literal["none", "raw", "windowed"]
 LOG_FLOOR = torch.finfo(torch.float32).eps
 
 
-def _mel(hz: Tensor | float) -> Tensor:
+def mel_scale(hz: Tensor | float) -> Float[Tensor, "*batch"]:
+    """Kaldi's mels of frequencies in Hz, in double precision: 1127 log(1 + f/700)."""
     return 1127.0 * torch.log1p(torch.as_tensor(hz, dtype=torch.float64) / 700.0)
 
 
@@ -51,10 +52,10 @@ def kaldi_mel(
             f"mel bands need 0 ≤ low_hz < high_hz ≤ {nyquist:g} Hz (half the sample rate), "
             f"got low_hz={low_hz:g} and high_hz={high:g}"
         )
-    low_mel, high_mel = _mel(low_hz), _mel(high)
+    low_mel, high_mel = mel_scale(low_hz), mel_scale(high)
     step = (high_mel - low_mel) / (num_mels + 1)
     left = low_mel + step * torch.arange(num_mels, dtype=torch.float64)
-    bins = _mel(torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft)[:, None]
+    bins = mel_scale(torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft)[:, None]
     weights = torch.minimum((bins - left) / step, (left + 2 * step - bins) / step).clamp(min=0)
     weights[-1] = 0
     empty = (weights.sum(0) == 0).nonzero().flatten().tolist()

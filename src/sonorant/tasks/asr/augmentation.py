@@ -9,7 +9,7 @@ from sonorant.audio.augment.chain import Chain
 from sonorant.core.config import at_least, within
 from sonorant.core.types import Batch
 
-__all__ = ["AugmentConfig", "build_chain", "build_mask", "no_augmentation"]
+__all__ = ["AugmentConfig", "build_chain", "build_mask", "build_warp", "no_augmentation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,10 @@ class AugmentConfig:
     """Share whose formants move: another length of the speaker's throat."""
     formant_range: tuple[float, float] = (0.88, 1.14)
     """Factors of the formants' frequencies."""
+    tract: float = 0.0
+    """Share whose mel bands are warped, which is nearly the same for next to nothing (VTLP, Jaitly & Hinton, 2013)."""
+    tract_range: tuple[float, float] = (0.85, 1.18)
+    """Factors of frequencies."""
     equalise: float = 0.0
     """Share through a random equaliser: another microphone."""
     reverb: float = 0.0
@@ -48,7 +52,7 @@ class AugmentConfig:
     """Longest time mask as a share of the utterance (p_s of arXiv:1912.05533)."""
 
     def __post_init__(self) -> None:
-        for name in ("speed", "formant", "equalise", "reverb", "noise", "volume", "time_share"):
+        for name in ("speed", "formant", "tract", "equalise", "reverb", "noise", "volume", "time_share"):
             within(name, getattr(self, name), 0, 1)
         for name in ("freq_masks", "freq_width", "time_masks", "time_width"):
             at_least(name, getattr(self, name), 0)
@@ -71,6 +75,14 @@ def build_chain(config: AugmentConfig) -> Callable[[Batch], Batch] | None:
     ]
     steps = [build_augmentation(name, prob=prob, **options) for prob, name, options in wanted if prob > 0]
     return Chain(steps) if steps else None
+
+
+def build_warp(config: AugmentConfig, low_hz: float, high_hz: float) -> Any:
+    """The warp of mel bands between two frequencies, or None where nothing is warped."""
+    if config.tract == 0:
+        return None
+    ends = {"low_hz": low_hz, "high_hz": high_hz}
+    return build_augmentation("tract_warp", prob=config.tract, factor=config.tract_range, **ends)
 
 
 def build_mask(config: AugmentConfig) -> Any:

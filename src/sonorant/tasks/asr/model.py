@@ -109,6 +109,7 @@ class CtcRecogniser(nn.Module):
         tokenizer: text ↔ ids; id 0 is the blank.
         augment: changes batches while training, such as `audio.augment.chain.Chain`.
         mask: changes features while training by items' seeds, such as `SpecAugment`.
+        warp: likewise, before they are normalised, such as `TractWarp`.
         allow_unalignable: count items with more tokens than frames as nothing, rather than stop.
 
     >>> from sonorant.text.alphabet import Alphabet
@@ -124,12 +125,13 @@ class CtcRecogniser(nn.Module):
         tokenizer: Tokenizer,
         augment: Callable[[Batch], Batch] | None = None,
         mask: Callable[[Features, Tensor], Features] | None = None,
+        warp: Callable[[Features, Tensor], Features] | None = None,
         allow_unalignable: bool = False,
     ) -> None:
         super().__init__()
         kind, module = ENCODERS[config.encoder]
         self.config, self.tokenizer = config, tokenizer
-        self.augment, self.mask, self.allow_unalignable = augment, mask, allow_unalignable
+        self.augment, self.mask, self.warp, self.allow_unalignable = augment, mask, warp, allow_unalignable
         self.front_end = _front_end(config.features)
         self.normalise = Cmvn(config.features.dim)
         self.encoder: Any = module(from_plain(kind, config.encoder_options, "encoder_options"))
@@ -168,7 +170,9 @@ class CtcRecogniser(nn.Module):
 
     def features(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> Features:
         """Normalised features."""
-        raw = self._raw(waveform, lengths)
+        return self._normalised(self._raw(waveform, lengths))
+
+    def _normalised(self, raw: Features) -> Features:
         return cmvn(raw) if self.config.features.normalise == "utterance" else self.normalise(raw)
 
     def _raw(self, waveform: Tensor, lengths: Tensor) -> Features:
@@ -199,7 +203,10 @@ class CtcRecogniser(nn.Module):
         with torch.autocast(batch.waveform.device.type, enabled=False):
             if self.training and self.augment is not None:
                 batch = self.augment(batch)
-            features = self.features(batch.waveform, batch.lengths)
+            raw = self._raw(batch.waveform, batch.lengths)
+            if self.training and self.warp is not None and batch.seeds is not None:
+                raw = self.warp(raw, batch.seeds)
+            features = self._normalised(raw)
         if self.training and self.mask is not None and batch.seeds is not None:
             features = self.mask(features, batch.seeds)
         log_probs, lengths = self._decode(features)

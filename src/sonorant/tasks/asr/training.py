@@ -16,12 +16,12 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from sonorant.core.config import at_least, one_of
-from sonorant.core.errors import DataError
+from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig, Batches
 from sonorant.data.checks import CheckReport, check_corpus
 from sonorant.data.corpora.corpus import Corpus, text_of
-from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask
+from sonorant.tasks.asr.augmentation import AugmentConfig, build_chain, build_mask, build_warp
 from sonorant.tasks.asr.model import CtcRecogniser, EncoderConfig, FeatureConfig, ctc_config
 from sonorant.tasks.asr.pronunciation import lexicon_of
 from sonorant.text.alphabet import Alphabet
@@ -185,12 +185,19 @@ def build_tokenizer(text: TextConfig, texts: Iterable[str], others: Iterable[str
 def build_recogniser(
     tokenizer: Tokenizer, features: FeatureConfig, encoder: EncoderConfig, augment: AugmentConfig
 ) -> CtcRecogniser:
-    """A recogniser with random weights, and what varies its training data."""
+    """A recogniser with random weights, and what varies its training data.
+
+    Raises:
+        ConfigError: mel bands to be warped, and features that are no mel bands.
+    """
+    if augment.tract and features.kind != "fbank":
+        raise ConfigError(f"augment.tract warps mel bands, and features.kind is {features.kind}: use augment.formant")
     return CtcRecogniser(
         ctc_config(features, encoder),
         tokenizer,
         build_chain(augment),
         build_mask(augment),
+        build_warp(augment, features.low_hz, features.high_hz or features.sample_rate / 2),
         # A recording that is played faster may be left with too few frames for its text.
         allow_unalignable=augment.speed > 0,
     )
