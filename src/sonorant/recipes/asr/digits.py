@@ -3,7 +3,7 @@
 The plain test of whether a recogniser carries over to a voice it has never heard: with n speakers, n trainings, each scored
 on the speaker that it has not heard; the mean over speakers and their spread are what counts. A BiGRU over log mel energies
 (Graves et al., 2013, arXiv:1303.5778, with gated units and one token a word) and, as the variation that four or five speakers
-lack, speed, formants (the length of the throat), equaliser, noise, level and a mask of SpecAugment's. The arm `voices` adds
+lack, speed, mel bands warped (the length of the throat), equaliser, noise, level and a mask of SpecAugment's. The arm `voices` adds
 the same words in many synthetic voices. Preset `fsdd_adapted` starts from a recogniser of sentences and goes by phones.
 """
 
@@ -66,8 +66,8 @@ class Config:
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(
             speed=0.6,
-            formant=0.6,
-            formant_range=(0.85, 1.2),
+            tract=0.8,
+            tract_range=(0.8, 1.25),
             equalise=0.3,
             noise=0.3,
             noise_db=(10.0, 35.0),
