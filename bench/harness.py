@@ -93,10 +93,11 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: str = "") -> None:
+def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: str = "", command: str = "") -> None:
     """Prints the table and stores it as `bench/results/<name>.json`, from which `bench/README.md` is made.
 
-    A run with `--quick` never takes the place of a stored full one.
+    `command` stands in for the one that was typed, where that holds paths of one machine. A run with `--quick` never takes
+    the place of a stored full one.
     """
     print(f"\n## {title}\n\n{table(rows)}\n")
     if notes:
@@ -108,7 +109,7 @@ def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: str 
         return
     stored = {
         "title": title,
-        "command": " ".join(["python", f"bench/{name}.py", *sys.argv[1:]]),
+        "command": command or " ".join(["python", f"bench/{name}.py", *sys.argv[1:]]),
         "machine": machine(),
         "commit": commit(),
         "notes": notes,

@@ -24,6 +24,8 @@ from sonorant.metrics.bootstrap import paired_bootstrap
 from sonorant.metrics.edit import ErrorRate
 from sonorant.text.normalise import Normaliser
 
+COMMAND = "python bench/pocketsphinx_peer.py --corpus pack:DIR --run RUN"
+
 
 def decode(cuts: list, store: Path) -> dict[str, str]:
     """pocketsphinx's text of each cut, from the store where it is there."""
@@ -58,7 +60,8 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("runs/pocketsphinx.json"), help="keeps the peer's answers")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        cuts = list(open_corpus(args.corpus, Path(scratch)).split(args.split))
+        corpus = open_corpus(args.corpus, Path(scratch))
+        cuts = list(corpus.split(args.split))
         hypotheses = decode(cuts, args.store)
     normalise = Normaliser()
     systems = {"pocketsphinx 5, its en-us model": {cut.id: normalise(hypotheses[cut.id]) for cut in cuts}}
@@ -85,7 +88,12 @@ def main() -> None:
         mine = errors[row["system"]]
         found = paired_bootstrap(mine[0], peer[0], mine[1], groups=mine[2])
         row["wer minus the peer's"] = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    report("pocketsphinx_peer", f"Held-out speakers of {args.corpus}, {len(cuts)} utterances", rows)
+    report(
+        "pocketsphinx_peer",
+        f"Recognition of held-out speakers of {corpus.name}, {len(cuts)} utterances",
+        rows,
+        command=COMMAND,
+    )
 
 
 if __name__ == "__main__":

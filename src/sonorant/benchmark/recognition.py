@@ -66,7 +66,7 @@ class LmConfig:
     closed: bool = True
     """Answer only words that the language model knows: a search along their spellings, many times faster than one over any
     string; for vocabularies of characters (subwords are searched openly)."""
-    lm_weights: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.6)
+    lm_weights: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.6, 2.2)
     """Weights that are tried on the development data."""
     word_bonuses: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0)
     """Bonuses for each word that are tried on the development data."""
