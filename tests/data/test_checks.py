@@ -198,6 +198,20 @@ def test_ctc_needs_a_frame_for_each_token_and_each_repeat(tmp_path: Path, text: 
     assert check_corpus(corpus, tokenizer=LETTERS, frame_rate=100.0).skipped == ()
 
 
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_what_cannot_be_trained_on_is_still_tested_on(tmp_path: Path, split: str) -> None:
+    foreign, short = cut_of(tmp_path, "x", text="é"), cut_of(tmp_path, "y", text="a" * 60)
+    examined = [cut_of(tmp_path, name) for name in ("f", "g")]
+    corpus = corpus_of(good_cuts(tmp_path), **{split: [*examined, foreign, short]})
+    report = check_corpus(corpus, tokenizer=LETTERS, frame_rate=50.0)
+    assert [cut.id for cut in report.corpus.split(split)] == ["f", "g", "x", "y"]
+    assert report.skipped == ()
+    assert {(item.id, item.reason) for item in report.remarks} == {
+        ("x", "uncovered characters"),
+        ("y", "too few frames"),
+    }
+
+
 def test_the_toolkits_own_alphabet_fits(tmp_path: Path) -> None:
     cuts = good_cuts(tmp_path, 9)
     alphabet = Alphabet.build([f"sentence of {c.id}" for c in cuts])

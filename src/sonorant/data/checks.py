@@ -142,7 +142,9 @@ def check_corpus(
 
     Args:
         corpus: the corpus; its splits are gone through once.
-        tokenizer: the vocabulary; with it, items need a transcript which it covers.
+        tokenizer: the vocabulary; with it, items need a transcript, which it covers where they are trained on. Items of
+            the splits dev and test that it does not cover, or that have too few frames, stay with a remark: they count as
+            errors.
         normalise: applied to transcripts before the vocabulary sees them.
         frame_rate: frames a second which a CTC loss will see; with a tokenizer, items must have at least as many frames
             as tokens plus one for each pair of equal neighbours, which CTC has to part by a blank.
@@ -164,7 +166,7 @@ def check_corpus(
     within("max_bad_share", max_bad_share, 0, 1)
     began = time.monotonic()
     survey = _Survey(corpus, normalise)
-    items, problems, uncovered = survey.items, _Problems(), Counter[str]()
+    items, problems, uncovered = survey.items, _Problems(survey.items), Counter[str]()
     problems.add(_faulty_ids(items))
     problems.add(_lengths(items, min_seconds, max_seconds))
     if tokenizer is not None:
@@ -253,18 +255,23 @@ class _Survey:
 _Items = Sequence[_Item]
 _Found = Iterable[tuple[int, Problem]]
 _REMARKS = frozenset({"clipped"})
+_UNLEARNABLE = frozenset({"uncovered characters", "too few frames"})
+"""What a training cannot use and a test must not leave out: nobody who is tested may choose the questions."""
+_EXAMINED = frozenset({"dev", "test"})
 
 
 class _Problems:
     """The first problem of each item, by its place in the corpus, and remarks beside."""
 
-    def __init__(self) -> None:
+    def __init__(self, items: _Items) -> None:
+        self._items = items
         self.bad: dict[int, Problem] = {}
         self.remarks: list[tuple[int, Problem]] = []
 
     def add(self, found: _Found) -> None:
         for index, problem in found:
-            if problem[0] in _REMARKS:
+            examined = self._items[index].split in _EXAMINED
+            if problem[0] in _REMARKS or (problem[0] in _UNLEARNABLE and examined):
                 self.remarks.append((index, problem))
             else:
                 self.bad.setdefault(index, problem)
