@@ -30,8 +30,8 @@ class Pronounced:
         ConfigError: an empty lexicon, or one with a phone of that name.
 
     >>> words = Pronounced(Lexicon.parse_kaldi(["red r e d", "read r e d", "row r o"]))
-    >>> words.symbols, words.encode("read row"), words.decode([4, 3, 2, 1, 4, 5])
-    (('<blank>', '|', 'd', 'e', 'r', 'o'), [4, 3, 2, 1, 4, 5], 'red row')
+    >>> words.symbols, words.encode("read row"), words.decode([5, 3, 2, 1, 5, 4])
+    (('<blank>', '|', 'd', 'e', 'o', 'r'), [5, 3, 2, 1, 5, 4], 'red row')
     """
 
     kind = "pronounced"
