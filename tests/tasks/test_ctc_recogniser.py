@@ -26,7 +26,7 @@ from sonorant.tasks.asr.model import (
     save_recogniser,
 )
 from sonorant.tasks.asr.package import build_beam, export_recogniser, find_recogniser, open_transcriber
-from sonorant.tasks.asr.training import build_recogniser
+from sonorant.tasks.asr.training import TextConfig, build_recogniser, build_tokenizer
 from sonorant.tasks.asr.transcriber import Transcriber, Windows, context_frames
 from sonorant.text.alphabet import Alphabet
 from sonorant.text.lexicon import Lexicon
@@ -348,6 +348,20 @@ def test_any_word_can_be_aligned_by_its_pronunciation(of_phones: CtcRecogniser) 
     assert [word.label for word in aligned.words] == ["read", "row", "read"]
     with pytest.raises(DataError, match="no pronunciation of 'elephant'"):
         Transcriber(of_phones).align(0.1 * torch.randn(32000), "read elephant")
+
+
+def test_a_lexicon_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    cases = {
+        "absent.txt": "no file",
+        "binary.txt": "is not UTF-8",
+        "other.txt": "has none of the 2 words.*such as 'red'",
+    }
+    (tmp_path / "binary.txt").write_bytes(b"\xf5\x80\xff")
+    (tmp_path / "other.txt").write_text("blue b l uw\n")
+    for name, message in cases.items():
+        with pytest.raises(DataError, match=message) as refusal:
+            build_tokenizer(TextConfig(tokens="phone", lexicon=str(tmp_path / name)), ["red", "row red"])
+        assert name in str(refusal.value)
 
 
 def test_a_recogniser_of_phones_comes_back_with_its_lexicon(of_phones: CtcRecogniser, tmp_path: Path) -> None:

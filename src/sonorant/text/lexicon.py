@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sonorant.core.errors import DataError
-from sonorant.core.files import atomic_write
+from sonorant.core.files import atomic_write, read_text
 from sonorant.text.tokenizer import Tokenizer
 
 __all__ = ["Lexicon", "Pronunciation"]
@@ -60,11 +60,12 @@ class Lexicon(Mapping[str, tuple[Pronunciation, ...]]):
     @classmethod
     def read_cmudict(cls, path: str | Path, *, stress: bool = True, lower: bool = True) -> "Lexicon":
         """A CMUdict file; UTF-8, or Latin-1 as its older releases are."""
-        data = Path(path).read_bytes()
         try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
+            text = read_text(path)
+        except DataError:
+            if not Path(path).is_file():
+                raise
+            text = Path(path).read_bytes().decode("latin-1")
         return cls.parse_cmudict(text.splitlines(), stress=stress, lower=lower)
 
     @classmethod
@@ -72,7 +73,7 @@ class Lexicon(Mapping[str, tuple[Pronunciation, ...]]):
         """A Kaldi lexicon; `probs` None goes by the name, `lexiconp*.txt` having probabilities."""
         path = Path(path)
         with_probs = path.name.startswith("lexiconp") if probs is None else probs
-        return cls.parse_kaldi(path.read_text(encoding="utf-8").splitlines(), probs=with_probs)
+        return cls.parse_kaldi(read_text(path).splitlines(), probs=with_probs)
 
     @classmethod
     def spelling(cls, words: Iterable[str], tokenizer: Tokenizer) -> "Lexicon":

@@ -38,6 +38,20 @@ class Draws:
     seeds: Int[Tensor, " batch"]
     stream: str
 
+    @classmethod
+    def of_features(cls, seeds: Int[Tensor, " batch"] | None, device: torch.device, stream: str, owner: str) -> "Draws":
+        """For an augmentation of features called `owner`, from the seeds of the batch that they were made from.
+
+        Raises:
+            ConfigError: there are no seeds.
+        """
+        if seeds is None:
+            raise ConfigError(
+                f"{owner} draws from batch.seeds, and got None; "
+                "make them with sonorant.core.seed.item_seeds(seed, epoch, ids)"
+            )
+        return cls(seeds.to(device), stream)
+
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " batch"]:
         """One draw for each item from [low, high)."""
         return uniform(self.seeds, f"{self.stream}/{name}", 1, low, high)[:, 0]

@@ -100,12 +100,7 @@ class SpecAugment:
         Raises:
             ConfigError: there are no seeds.
         """
-        if seeds is None:
-            raise ConfigError(
-                "SpecAugment draws from batch.seeds, and got None; "
-                "make them with sonorant.core.seed.item_seeds(seed, epoch, ids)"
-            )
-        draws = Draws(seeds.to(features.values.device), f"{stream}/spec_augment")
+        draws = Draws.of_features(seeds, features.values.device, f"{stream}/spec_augment", "SpecAugment")
         values, lengths = features.values, features.lengths.to(features.values.device)
         valid = valid_mask(lengths, values.shape[1])[..., None]
         if self.warp:

@@ -94,12 +94,7 @@ class TractWarp:
         Raises:
             ConfigError: there are no seeds.
         """
-        if seeds is None:
-            raise ConfigError(
-                "TractWarp draws from batch.seeds, and got None; "
-                "make them with sonorant.core.seed.item_seeds(seed, epoch, ids)"
-            )
-        draws = Draws(seeds.to(features.values.device), f"{stream}/tract_warp")
+        draws = Draws.of_features(seeds, features.values.device, f"{stream}/tract_warp", "TractWarp")
         factor = draws.uniform("factor", *map(math.log, self.factor)).exp()
         warped = warp_bands(features.values, factor, low_hz=self.low_hz, high_hz=self.high_hz)
         return replace(features, values=torch.where(draws.chosen(self.prob)[:, None, None], warped, features.values))

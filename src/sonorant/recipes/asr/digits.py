@@ -181,7 +181,8 @@ def geometry(config: Config, corpus: Corpus) -> tuple[FeatureConfig, EncoderConf
     start = checkpoint_in(find_recogniser(config.init_from))
     if config.skip:
         return *stored_parts(start), None
-    words = {word for cuts in corpus.splits.values() for cut in cuts for word in (text_of(cut) or "").lower().split()}
+    normalise = config.text.normaliser()
+    words = {word for cuts in corpus.splits.values() for cut in cuts for word in normalise(text_of(cut) or "").split()}
     return *stored_parts(start), knowing(load_recogniser(start).tokenizer, sorted(words))
 
 

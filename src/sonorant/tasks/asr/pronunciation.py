@@ -24,7 +24,7 @@ def lexicon_of(words: Iterable[str], language: str, file: str | Path = "") -> Le
 
     Raises:
         MissingPackage: no file, and the extra `synthetic` is not installed.
-        DataError: the file is no lexicon.
+        DataError: no such file, or it is no lexicon.
     """
     words = list(words)
     if not file:

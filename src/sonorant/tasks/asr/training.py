@@ -177,8 +177,11 @@ def build_tokenizer(text: TextConfig, texts: Iterable[str], others: Iterable[str
         # The commonest first: of words that sound alike it is the one that is read.
         known = [word for word, _ in Counter(word for line in lines for word in line.split()).most_common()]
         further = {word for line in others for word in line.split()}.difference(known)
-        lexicons = (lexicon_of(words, text.language, text.lexicon) for words in (known, sorted(further)))
-        return Pronounced(next(lexicons), more=next(lexicons), language="" if text.lexicon else text.language)
+        lexicon, more = (lexicon_of(words, text.language, text.lexicon) for words in (known, sorted(further)))
+        if not lexicon:
+            source = text.lexicon or f"eSpeak NG's rules for '{text.language}'"
+            raise DataError(f"{source} has none of the {len(known)} words of the training split, such as '{known[0]}'")
+        return Pronounced(lexicon, more=more, language="" if text.lexicon else text.language)
     return Subword.train(lines, vocab_size=text.vocab_size)
 
 
