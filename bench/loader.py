@@ -126,7 +126,7 @@ def peer_padding(durations: np.ndarray, max_seconds: float) -> tuple[float, int]
 
 
 def padding(counts: list[int], max_seconds: float) -> list[dict[str, Any]]:
-    from sonorant.data.sampling import Budget, padding_share, plan_batches, plan_in_order
+    from sonorant.data.planning import Budget, padding_share, plan_batches, plan_in_order
     from sonorant.data.shards import random_order
 
     rows = []
@@ -172,7 +172,8 @@ class Manifest:
 
 def resume(count: int, repeats: int, places: tuple[float, ...] = (0.0, 0.5, 0.99)) -> list[dict[str, Any]]:
     """Seconds from a stored position to the next step's items, by place in the epoch."""
-    from sonorant.data.sampling import Budget, Packing, Position, Schedule
+    from sonorant.data.planning import Budget
+    from sonorant.data.sampling import Packing, Position, Schedule
 
     source = Manifest(count)
 

@@ -17,9 +17,9 @@ import numpy as np
 from harness import report
 
 from sonorant.core.files import atomic_write
-from sonorant.data.batches import read_cut
 from sonorant.data.corpora.catalogue import open_corpus
 from sonorant.data.corpora.corpus import text_of
+from sonorant.data.reading import read_cut
 from sonorant.metrics.bootstrap import paired_bootstrap
 from sonorant.metrics.edit import ErrorRate
 from sonorant.text.normalise import Normaliser

@@ -19,7 +19,9 @@ from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.seed import item_seeds
 from sonorant.core.types import Batch, Segment, Segments
-from sonorant.data.batches import BatchConfig, Batches, collate_labels, read_cut
+from sonorant.data.batches import BatchConfig, Batches
+from sonorant.data.collate import collate_labels
+from sonorant.data.reading import read_cut
 from sonorant.data.shards import mixture
 
 RATE = 8000
@@ -109,7 +111,7 @@ def test_kept_audio_is_read_once_and_within_its_room(tones: list[Any], monkeypat
         read.append(cut.id)
         return read_cut(cut, *options)
 
-    monkeypatch.setattr("sonorant.data.batches.read_cut", counted)
+    monkeypatch.setattr("sonorant.data.reading.read_cut", counted)
     size = 4e-6 * RATE * sum(cut.duration for cut in tones)
 
     def reads(memory_mb: float) -> int:

@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonorant.core.errors import ConfigError, DataError
-from sonorant.data.sampling import (
-    Budget,
-    Packing,
-    PlannedSampler,
-    Schedule,
-    deal,
-    padding_share,
-    plan_batches,
-    plan_in_order,
-)
+from sonorant.data.planning import Budget, deal, padding_share, plan_batches, plan_in_order
+from sonorant.data.sampling import Packing, PlannedSampler, Schedule
 from sonorant.data.shards import CutTable, mixture, random_order
 
 

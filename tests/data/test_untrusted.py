@@ -8,11 +8,11 @@ import pytest
 import soundfile
 
 from sonorant.core.errors import DataError
-from sonorant.data.batches import read_cut
 from sonorant.data.checks import check_corpus
 from sonorant.data.corpora.corpus import extra, load_audio
 from sonorant.data.corpora.pack import read_pack
 from sonorant.data.corpora.prepared import open_prepared, write_prepared
+from sonorant.data.reading import read_cut
 
 
 def pack(folder: Path, **fields: object) -> str:

@@ -45,7 +45,7 @@ def zero_padding(values: Shaped[Tensor, "batch time *rest"], lengths: Int[Tensor
     return values.masked_fill(beyond.view(*beyond.shape, *[1] * (values.dim() - 2)), 0)
 
 
-def pad(items: Sequence[Shaped[Tensor, "_ *rest"]], value: float = 0) -> tuple[Tensor, Tensor]:
+def pad(items: Sequence[Shaped[Tensor, "_ *rest"]], value: float = 0) -> tuple[Tensor, Tensor]:  # noqa: F821
     """Items of unequal length as one tensor `(batch, time, …)`, and their lengths.
 
     >>> padded, lengths = pad([torch.ones(1), torch.ones(2)])

@@ -2,7 +2,7 @@
 
 `Batches` is what training and evaluation iterate over. Its position counts the batches that the trainer has taken, not
 those that workers have prepared, and every batch is a pure function of (seed, corpus, position); so a run can stop anywhere
-and go on with another number of workers. Read `BatchConfig`, then `Batches`; `_Reader` is what runs in workers.
+and go on with another number of workers. Items are read by `reading.py`, labels put together by `collate.py`.
 """
 
 import json
@@ -10,29 +10,24 @@ import logging
 import multiprocessing
 import pickle
 import signal
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from sonorant.audio.resample import resample_soxr
 from sonorant.core.config import at_least, differences, to_plain, within
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.files import atomic_write
-from sonorant.core.lengths import pad
-from sonorant.core.seed import derive
-from sonorant.core.types import Batch, Segment, Segments
-from sonorant.data.sampling import Budget, Packing, Position, Schedule, Step
+from sonorant.core.types import Batch
+from sonorant.data.planning import Budget
+from sonorant.data.reading import Kept, Loaded, Reader
+from sonorant.data.sampling import Packing, Position, Schedule, Step
 from sonorant.data.shards import as_source
 
-__all__ = ["BatchConfig", "Batches", "collate_labels", "read_cut"]
+__all__ = ["BatchConfig", "Batches"]
 
 _log = logging.getLogger(__name__)
 _SCHEMA = 1
@@ -156,7 +151,9 @@ class Batches:
         self.schedule = Schedule(
             source, config.packing(), seed=seed, train=train, count_tokens=count, rank=rank, world_size=world_size
         )
-        self._reader = _Reader(source, config, labels, seed, train, _Kept(config.memory_mb * 1e6))
+        self._reader = Reader(
+            source, config.sample_rate, config.channels, labels, seed, train, Kept(config.memory_mb * 1e6)
+        )
         self._position = self.schedule.start()
         self._restored = False
         self._read = 0
@@ -248,7 +245,7 @@ class Batches:
             yield batch
         self._position = self.schedule.start()
 
-    def _in_workers(self, steps: Iterator[Step]) -> Iterator[tuple[Step, "_Loaded"]]:
+    def _in_workers(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Loaded]]:
         from torch.utils.data import DataLoader
 
         ahead: deque[Step] = deque()
@@ -288,7 +285,7 @@ class Batches:
                     "__call__, or use start_method='fork' or num_workers=0"
                 ) from error
 
-    def _taken(self, step: Step, loaded: "_Loaded") -> Batch:
+    def _taken(self, step: Step, loaded: Loaded) -> Batch:
         """Counts what was skipped, and finds another batch where nothing could be read."""
         for further in range(1, _ALTERNATIVES + 2):
             if loaded.failure:
@@ -302,7 +299,7 @@ class Batches:
         names = "; ".join(f"{name}: {reason}" for name, reason in list(self._unreadable.items())[-3:])
         raise DataError(f"no item of {further} batches in a row can be read ({names})")
 
-    def _count(self, loaded: "_Loaded") -> None:
+    def _count(self, loaded: Loaded) -> None:
         self._read += loaded.num_items
         self._num_unreadable += len(loaded.skipped)
         for name, reason in loaded.skipped.items():
@@ -319,198 +316,12 @@ class Batches:
             )
 
 
-# --- what runs in workers ---
-
-
-@dataclass
-class _Loaded:
-    """What a worker sends back."""
-
-    batch: Batch | None = None
-    num_items: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-    failure: str = ""
-
-
 @dataclass(frozen=True)
 class _TokenCount:
     label: Callable[[Any], Any]
 
     def __call__(self, cut: Any) -> int:
         return len(self.label(cut))
-
-
-class _Kept:
-    """Decoded audio by item, up to so many bytes. What came first stays: over epochs every item is asked for equally often,
-    and throwing out the one that was used longest ago would throw out the one that is needed next."""
-
-    def __init__(self, room: float) -> None:
-        self.room, self._left, self._audio = room, room, dict[str, Tensor]()
-
-    def __reduce__(self) -> tuple[type, tuple[float]]:
-        # To other processes it travels empty.
-        return _Kept, (self.room,)
-
-    def get(self, ref: Any, read: Callable[[], Tensor]) -> Tensor:
-        """The item's audio; whoever gets it must not change it in place."""
-        key = str(ref)
-        if key in self._audio:
-            return self._audio[key]
-        audio = read()
-        size = audio.numel() * audio.element_size()
-        if size <= self._left:
-            self._audio[key], self._left = audio, self._left - size
-        return audio
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """References of items → batch. A map-style data set whose index is (references, passes)."""
-
-    source: Any
-    config: BatchConfig
-    labels: Mapping[str, Callable[[Any], Any]]
-    seed: int
-    train: bool
-    kept: _Kept
-
-    def __getitem__(self, order: tuple[Sequence[Any], Sequence[int]]) -> _Loaded:
-        """Errors come back as text, so that they name the item also across processes."""
-        try:
-            return self._load(*order)
-        except DataError as error:
-            return _Loaded(failure=str(error))
-        except Exception:
-            return _Loaded(failure=f"reading a batch failed:\n{traceback.format_exc()}")
-
-    def _load(self, refs: Sequence[Any], passes: Sequence[int]) -> _Loaded:
-        loaded = _Loaded(num_items=len(refs))
-        cuts, audio, seeds = [], [], []
-        for ref, done in zip(refs, passes):
-            cut = self.source.cut(ref)
-            try:
-                signal_ = self.kept.get(ref, partial(self._audio, cut, ref))
-            except ConfigError:
-                raise
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-                if not self.train:
-                    raise DataError(f"item '{cut.id}' cannot be read: {reason}") from error
-                loaded.skipped[cut.id] = reason
-                continue
-            cuts.append(cut)
-            audio.append(signal_)
-            # One pass over everything has no epochs; a corpus in a mixture has its own.
-            seeds.append(derive(self.seed, done if self.train else 0, cut.id))
-        if cuts:
-            loaded.batch = self._batch(cuts, audio, seeds)
-        return loaded
-
-    def _audio(self, cut: Any, ref: Any) -> Tensor:
-        return read_cut(self.source.filled(cut, ref), self.config.sample_rate, self.config.channels)
-
-    def _batch(self, cuts: list[Any], audio: list[Tensor], seeds: list[int]) -> Batch:
-        # pad() wants time first; items are (time) or (channel, time).
-        multichannel = audio[0].dim() == 2
-        waveform, lengths = pad([item.t() if multichannel else item for item in audio])
-        waveform = waveform.transpose(1, 2).contiguous() if multichannel else waveform
-        labels: dict[str, Any] = {}
-        for name, label in self.labels.items():
-            labels.update(collate_labels(name, [_labelled(name, label, cut) for cut in cuts], [cut.id for cut in cuts]))
-        ids = tuple(cut.id for cut in cuts)
-        return Batch(waveform, lengths, self.config.sample_rate, labels, ids, torch.tensor(seeds, dtype=torch.int64))
-
-
-def _labelled(name: str, label: Callable[[Any], Any], cut: Any) -> Any:
-    try:
-        return label(cut)
-    except Exception as error:
-        raise DataError(f"label '{name}' of item '{cut.id}' failed: {type(error).__name__}: {error}") from error
-
-
-def read_cut(cut: Any, sample_rate: int, channels: int | None = None) -> Tensor:
-    """A cut's audio as float32 in [-1, 1], (time) or, with `channels`, (channel, time).
-
-    Args:
-        cut: a lhotse cut.
-        sample_rate: Hz of what comes back; another rate is resampled by soxr.
-        channels: see `BatchConfig.channels`.
-
-    Raises:
-        DataError: empty audio, samples that are not finite, audio that is the output of a command.
-        ConfigError: another number of channels.
-    """
-    # Here, because lhotse takes a second to import and whoever reads cuts has imported it.
-    from sonorant.data.corpora.corpus import load_audio
-
-    samples = load_audio(cut)
-    if channels is None:
-        samples = samples.mean(axis=0, keepdims=True) if len(samples) > 1 else samples
-    elif len(samples) != channels:
-        raise ConfigError(
-            f"item '{cut.id}' has {len(samples)} channels, expected channels={channels}; None averages them"
-        )
-    if not samples.shape[1] or not np.isfinite(samples).all():
-        raise DataError(f"item '{cut.id}' is empty or holds samples that are not finite")
-    if cut.sampling_rate != sample_rate:
-        samples = resample_soxr(samples.T, cut.sampling_rate, sample_rate).T
-    signal_ = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
-    return signal_ if channels is not None else signal_[0]
-
-
-def collate_labels(name: str, values: Sequence[Any], ids: Sequence[str]) -> dict[str, Any]:
-    """One label of all items of a batch.
-
-    Integers or floats become a tensor (batch); lists of integers, arrays and tensors are padded with zeros on axis 1 and
-    their lengths stand beside them as `<name>_lengths`; `Segments` of one item, or non-empty lists of `Segment`, become
-    `Segments`; anything else (text, speakers) stays a list.
-
-    >>> sorted(collate_labels("tokens", [[1, 2], [3]], ["a", "b"])["tokens"].tolist())
-    [[1, 2], [3, 0]]
-    """
-    kinds = {_kind(value) for value in values}
-    if "empty" in kinds:
-        # An empty list is one of whatever the others are.
-        kinds = (kinds - {"empty"}) or {"array"}
-    if len(kinds) > 1:
-        rows = ", ".join(f"'{i}': {_kind(value)}" for i, value in list(zip(ids, values))[:4])
-        raise DataError(f"label '{name}' must be of one kind in all items, got {rows}")
-    kind = kinds.pop()
-    if kind == "segments":
-        return {name: Segments(tuple(_segments(value) for value in values))}
-    if kind == "number":
-        whole = all(isinstance(value, int | np.integer) for value in values)
-        return {name: torch.tensor(values, dtype=torch.int64 if whole else torch.float32)}
-    if kind == "array":
-        padded, lengths = pad(_same_type([torch.as_tensor(value) for value in values]))
-        return {name: padded, f"{name}_lengths": lengths}
-    return {name: list(values)}
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Segments) or (isinstance(value, list | tuple) and value and isinstance(value[0], Segment)):
-        return "segments"
-    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        return "number"
-    if isinstance(value, list | tuple) and not value:
-        return "empty"
-    if isinstance(value, Tensor | np.ndarray):
-        return "array"
-    if isinstance(value, list | tuple) and isinstance(value[0], int | float | np.number):
-        return "array"
-    return "other"
-
-
-def _segments(value: Any) -> tuple[Segment, ...]:
-    return value[0] if isinstance(value, Segments) else tuple(value)
-
-
-def _same_type(items: list[Tensor]) -> list[Tensor]:
-    """Whole numbers as int64 and others as float32; an empty list has the others' shape behind axis 0."""
-    filled = [item for item in items if item.numel()]
-    dtype = torch.float32 if any(item.is_floating_point() for item in filled) else torch.int64
-    rest = filled[0].shape[1:] if filled else ()
-    return [item.to(dtype) if item.numel() else torch.zeros(0, *rest, dtype=dtype) for item in items]
 
 
 def _as_it_is(value: Any) -> Any:

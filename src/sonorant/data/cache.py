@@ -24,8 +24,8 @@ from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.files import atomic_write
 from sonorant.core.lengths import pad
 from sonorant.core.types import Batch, Features
-from sonorant.data.batches import read_cut
 from sonorant.data.corpora.corpus import audio_sources
+from sonorant.data.reading import read_cut
 
 __all__ = ["FeatureCache"]
 

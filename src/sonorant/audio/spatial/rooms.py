@@ -38,7 +38,7 @@ def shoebox_rir(
     room: Float[Tensor, "batch 3"],
     source: Float[Tensor, "batch 3"],
     microphones: Float[Tensor, "batch channel 3"],
-    absorption: Float[Tensor, "batch *wall"],
+    absorption: Float[Tensor, "batch *wall"],  # noqa: F821
     *,
     sample_rate: int,
     seconds: float,
