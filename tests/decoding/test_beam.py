@@ -13,7 +13,7 @@ from sonorant.core.errors import ConfigError, DataError
 from sonorant.decoding.arpa import ArpaModel
 from sonorant.decoding.ctc_beam import CtcBeam
 from sonorant.decoding.ctc_beam_reference import ctc_beam_search
-from sonorant.decoding.hypothesis import Hypothesis, text_of
+from sonorant.decoding.hypothesis import Hypothesis, spelled_out
 from sonorant.decoding.scorers import HotWords, NoScorer, Scorer, TokenScorer, WordScorer
 
 CHARS = ("", "|", "a", "b")
@@ -140,7 +140,7 @@ def test_lexicon_search_is_brute_force_over_its_words(with_lm: bool, hot_words: 
     words = {"a", "b", "ab"}
     sums: dict[str, float] = {}
     for tokens, score in brute_force(log_probs[0].double(), NoScorer()):
-        text = text_of(tokens, CHARS)
+        text = spelled_out(tokens, CHARS)
         if set(text.split()) <= words:
             sums[text] = sums.get(text, 0.0) + math.exp(score)
     spelled = {text: tuple(CHARS.index("|" if letter == " " else letter) for letter in text) for text in sums}

@@ -6,7 +6,7 @@ import torch
 
 from sonorant.core.errors import DataError
 from sonorant.decoding.greedy import ctc_greedy
-from sonorant.decoding.hypothesis import text_of, words_of
+from sonorant.decoding.hypothesis import spelled_out, words_of
 
 SYMBOLS = ("", "|", "a", "b")
 
@@ -49,7 +49,7 @@ def test_words_of_pieces() -> None:
         ("a", 5, 6, 1.0),
         ("llo", 9, 12, 0.3),
     ]
-    assert text_of([1, 2, 4, 3, 2], symbols) == "hello a llo"
+    assert spelled_out([1, 2, 4, 3, 2], symbols) == "hello a llo"
 
 
 def test_padding_never_matters() -> None:

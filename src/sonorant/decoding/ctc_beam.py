@@ -28,7 +28,7 @@ from sonorant.decoding.align import ctc_align
 from sonorant.decoding.arpa import LN10, arpa_words, check_arpa
 from sonorant.decoding.ctc_beam_reference import ctc_beam_search
 from sonorant.decoding.flashlight import KenLmModel, load_kenlm, scored_words
-from sonorant.decoding.hypothesis import Hypothesis, check_scores, is_separator, text_of, words_of
+from sonorant.decoding.hypothesis import Hypothesis, check_scores, is_separator, spelled_out, words_of
 from sonorant.decoding.scorers import Scorer, WordScorer
 
 __all__ = ["BeamOptions", "CtcBeam"]
@@ -304,7 +304,7 @@ class CtcBeam:
         tokens, frames = tuple(run[0] for run in runs), tuple((run[1], run[2]) for run in runs)
         confidences = tuple(float(np.exp(scores[a:b, token]).mean()) for token, a, b in runs)
         words = words_of(tokens, frames, self.symbols, confidences)
-        text = text_of(tokens, self.symbols)
+        text = spelled_out(tokens, self.symbols)
         gain = weight * answer.lmScore
         if self._trie is not None:
             found = [self._words[position] for position in answer.words if 0 <= position < len(self._words)]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from sonorant.decoding.hypothesis import Hypothesis, text_of
+from sonorant.decoding.hypothesis import Hypothesis, spelled_out
 from sonorant.decoding.scorers import NoScorer, Scorer
 
 __all__ = ["ctc_beam_search"]
@@ -79,7 +79,7 @@ def ctc_beam_search(
     answers = []
     for tokens, prefix in beam.items():
         gain = prefix.gain + scorer.finish(prefix.state)
-        text = "" if symbols is None else text_of(tokens, symbols)
+        text = "" if symbols is None else spelled_out(tokens, symbols)
         acoustic = _add(prefix.blank, prefix.token)
         answers.append(Hypothesis(tokens, (), acoustic + gain, text=text, acoustic_score=acoustic, lm_score=gain))
     return sorted(answers, key=lambda answer: answer.score, reverse=True)[:num_best]

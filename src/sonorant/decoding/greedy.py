@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sonorant.core.lengths import valid_mask
-from sonorant.decoding.hypothesis import Hypothesis, check_scores, text_of, words_of
+from sonorant.decoding.hypothesis import Hypothesis, check_scores, spelled_out, words_of
 
 __all__ = ["ctc_greedy"]
 
@@ -68,7 +68,7 @@ def _hypothesis(
         tuple(spans),
         score,
         tuple(confidences),
-        text="" if symbols is None else text_of(tokens, symbols),
+        text="" if symbols is None else spelled_out(tokens, symbols),
         words=() if symbols is None else words_of(tokens, spans, symbols, confidences),
         acoustic_score=score,
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sonorant.core.errors import DataError
 
-__all__ = ["Hypothesis", "Word", "check_scores", "is_separator", "text_of", "words_of"]
+__all__ = ["Hypothesis", "Word", "check_scores", "is_separator", "spelled_out", "words_of"]
 
 WORD_START = "▁"
 _SEPARATORS = frozenset({" ", "|", WORD_START})
@@ -54,10 +54,10 @@ def is_separator(symbol: str) -> bool:
     return symbol in _SEPARATORS
 
 
-def text_of(tokens: Sequence[int], symbols: Sequence[str]) -> str:
+def spelled_out(tokens: Sequence[int], symbols: Sequence[str]) -> str:
     """Tokens as text, words parted by single spaces.
 
-    >>> text_of([1, 2, 3, 1], ["", "a", "|", "b"]), text_of([1, 2, 1], ["", "▁a", "b"])
+    >>> spelled_out([1, 2, 3, 1], ["", "a", "|", "b"]), spelled_out([1, 2, 1], ["", "▁a", "b"])
     ('a ba', 'ab a')
     """
     joined = "".join(" " if is_separator(symbols[token]) else symbols[token] for token in tokens)
