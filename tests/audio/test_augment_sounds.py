@@ -10,7 +10,7 @@ from sonorant.audio.augment.babble import Babble
 from sonorant.audio.augment.clip import Clip, clip
 from sonorant.audio.augment.clips import Clips, partners
 from sonorant.audio.augment.draws import Draws
-from sonorant.audio.augment.drop import BandDrop, ChunkDrop, drop_bands, drop_chunks
+from sonorant.audio.augment.drop import BandDrop, ChunkDrop, EdgeDrop, drop_bands, drop_chunks, drop_edges
 from sonorant.audio.augment.items import moved_segments
 from sonorant.audio.augment.level import active_samples
 from sonorant.audio.augment.mix import Mix, mix
@@ -273,6 +273,19 @@ def test_chunks_are_dropped_where_said() -> None:
     runs = gone.sum(dim=1) / 800
     assert (runs > 0.9).all()
     assert (runs <= 3).all()
+
+
+def test_soft_edges_are_dropped_and_soft_middles_are_not() -> None:
+    # 100 ms each at 0, -30, -10, -30, -10, -40 dB and nothing.
+    levels = torch.tensor([-30.0, -10.0, -30.0, 0.0, -10.0, -40.0, -200.0])
+    signal = (10 ** (levels / 20)).repeat_interleave(1600)[None].repeat(3, 1)
+    kept = drop_edges(signal, torch.tensor([11200] * 3), torch.tensor([5.0, 15.0, 35.0]), sample_rate=RATE) != 0
+    heard = [(int(row.nonzero()[0]) // 1600, int(row.nonzero()[-1]) // 1600, int(row.sum()) // 1600) for row in kept]
+    assert heard == [(3, 3, 1), (1, 4, 4), (0, 4, 5)]
+    batch = _batch()
+    dropped = EdgeDrop(range_db=(3.0, 10.0))(batch)
+    assert torch.equal(dropped.lengths, batch.lengths)
+    assert ((dropped.waveform == batch.waveform) | (dropped.waveform == 0)).all()
 
 
 def test_a_dropped_band_is_gone_and_the_rest_is_not() -> None:

@@ -23,7 +23,7 @@ LOUDEST = 5.0
 
 
 def speech_like(lengths: list[int], sample_rate: int, channels: int | None = None, seed: int = 0) -> Tensor:
-    """Harmonics of a gliding pitch with a little noise and a pause, zero beyond each length."""
+    """Harmonics of a gliding pitch with a little noise and a pause, from and to near silence, zero beyond each length."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for item, length in enumerate(lengths):
@@ -32,7 +32,8 @@ def speech_like(lengths: list[int], sample_rate: int, channels: int | None = Non
         voice = sum(torch.sin(k * phase + k) / k for k in range(1, 12))
         syllables = (torch.sin(2 * torch.pi * 3 * time) > -0.6).double()
         noise = 0.02 * torch.randn(channels or 1, length, generator=generator, dtype=torch.float64)
-        row = 0.2 * (voice * syllables)[None] + noise
+        edge = torch.minimum(time, length / sample_rate - time).clamp(max=0.08) / 0.08
+        row = (0.2 * (voice * syllables)[None] + noise) * 10 ** (-3 * (1 - edge))
         rows.append(torch.nn.functional.pad(row, (0, max(lengths) - length)))
     waveform = (0.4 * torch.stack(rows) / torch.stack(rows).abs().amax()).float()
     return waveform if channels else waveform[:, 0]

@@ -445,3 +445,21 @@ def test_level_normalisation_answers_a_whisper_as_a_shout() -> None:
     alone = model(batch.waveform[:1, : batch.lengths[0]], batch.lengths[:1]).values
     torch.testing.assert_close(alone[0], loud[0, : alone.shape[1]], atol=1e-5, rtol=1e-5)
     assert context_frames(model) is None
+
+
+def test_peak_normalisation_does_not_hear_noise_far_below_speech() -> None:
+    torch.manual_seed(0)
+    features = FeatureConfig(dim=20, normalise="peak", range_db=30.0)
+    model = CtcRecogniser(ctc_config(features, conformer_tiny()), ALPHABET)
+    # Speech in the middle of digital silence, or of noise 60 dB below it, and at another level.
+    burst = torch.zeros(1, 16000)
+    burst[:, 4000:12000] = torch.randn(1, 8000)
+    lengths = torch.tensor([16000])
+    model.fit_normalisation([noise_batch(3)])
+    model.eval()
+    clean = model(burst, lengths).values
+    noisy = model(0.1 * (burst + 1e-3 * torch.randn(1, 16000)), lengths).values
+    assert (noisy - clean).abs().max() < 0.05
+    assert context_frames(model) is None
+    with pytest.raises(ConfigError, match="cepstra"):
+        FeatureConfig(kind="mfcc", normalise="peak")

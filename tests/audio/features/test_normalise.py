@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonorant.audio.features.cmvn import Cmvn, cmvn, sliding_cmvn
+from sonorant.audio.features.cmvn import Cmvn, below_peak, cmvn, sliding_cmvn, without_level
 from sonorant.audio.features.deltas import add_deltas, deltas
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
@@ -94,7 +94,9 @@ def test_utterance_mean_zero_variance_one() -> None:
     assert not out.values[1, 20:].any()
 
 
-@pytest.mark.parametrize("work", [cmvn, sliding_cmvn, lambda f: sliding_cmvn(f, 7, 3, True, True), add_deltas])
+@pytest.mark.parametrize(
+    "work", [cmvn, sliding_cmvn, below_peak, without_level, lambda f: sliding_cmvn(f, 7, 3, True, True), add_deltas]
+)
 def test_item_alone_equals_item_in_batch(work: object) -> None:
     features = ragged(40, 17, 1, 33)
     garbage = features.values.clone()
@@ -105,6 +107,23 @@ def test_item_alone_equals_item_in_batch(work: object) -> None:
         alone = work(single(features, item)).values[0]
         assert torch.equal(together.values[item, : len(alone)], alone)
         assert not together.values[item, len(alone) :].any()
+
+
+def test_below_the_peak_neither_gain_nor_soft_noise_shows() -> None:
+    loud = ragged(40, 25)
+    for item, out in enumerate(below_peak(loud, 20.0).values):
+        inside = out[: int(loud.lengths[item])]
+        assert inside.max() == 0
+        assert inside.min() >= -20.0 * np.log(10) / 10 - 1e-6
+    # 12 dB louder, and what lies 25 dB and more below the peak is something else.
+    peak = loud.values[0].max()
+    soft = loud.values < peak - 25 * np.log(10) / 10
+    changed = torch.where(soft, loud.values - 30.0, loud.values) + 12 * np.log(10) / 10
+    again = below_peak(Features(changed, loud.lengths, 100.0), 20.0).values
+    assert soft[0].any()
+    assert torch.allclose(again[0], below_peak(loud, 20.0).values[0], atol=1e-5)
+    nothing = below_peak(Features(torch.ones(1, 3, 2), torch.tensor([0]), 100.0))
+    assert not nothing.values.any()
 
 
 def test_constant_features_stay_finite() -> None:

@@ -32,6 +32,7 @@ AUGMENTATIONS: dict[str, Callable[..., Any]] = {
     "clip": _entry("clip", "Clip"),
     "band_drop": _entry("drop", "BandDrop"),
     "chunk_drop": _entry("drop", "ChunkDrop"),
+    "edge_drop": _entry("drop", "EdgeDrop"),
     "codec": _entry("codec", "Codec"),
     "mp3": _entry("codec", "Codec", kinds=("mp3",)),
     "opus": _entry("codec", "Codec", kinds=("opus",)),

@@ -1,4 +1,4 @@
-"""Dropping: short chunks of time to zero, or narrow bands of frequency out, as SpeechBrain does on the waveform."""
+"""Dropping: chunks of time or a clip's soft edges to zero, or narrow bands of frequency out, on the waveform."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,11 @@ from torch import Tensor
 from sonorant.audio.augment.convolve import convolve, sinc_lowpass
 from sonorant.audio.augment.draws import check_range
 from sonorant.audio.augment.items import Change, Items, augmented
+from sonorant.audio.augment.level import active_samples
 from sonorant.core.config import at_least, within
 from sonorant.core.types import Batch
 
-__all__ = ["BandDrop", "ChunkDrop", "drop_bands", "drop_chunks"]
+__all__ = ["BandDrop", "ChunkDrop", "EdgeDrop", "drop_bands", "drop_chunks", "drop_edges"]
 
 FILTER_SECONDS = 0.1
 """Length of the band-stop filter; its edges are 4 / FILTER_SECONDS = 40 Hz wide or so."""
@@ -34,6 +35,22 @@ def drop_chunks(
     edges.scatter_add_(1, (start + size).clamp(0, num_samples), -ones)
     dropped = edges.cumsum(dim=1)[:, :num_samples] > 0
     return waveform.masked_fill(dropped if waveform.dim() == 2 else dropped[:, None], 0.0)
+
+
+def drop_edges(
+    waveform: Float[Tensor, "batch *channel time"],
+    lengths: Int[Tensor, " batch"],
+    range_db: Float[Tensor, " batch"],
+    *,
+    sample_rate: int,
+) -> Float[Tensor, "batch *channel time"]:
+    """Zeros what comes before the first and after the last 20 ms that lie within `range_db` of an item's loudest 20 ms.
+
+    Soft consonants at either end go with the silence, as in clips that were cut by their energy; times stay.
+    """
+    loud = active_samples(waveform, lengths, sample_rate, range_db)
+    inside = loud.cummax(dim=1).values & loud.flip(1).cummax(dim=1).values.flip(1)
+    return waveform.masked_fill(~(inside if waveform.dim() == 2 else inside[:, None]), 0.0)
 
 
 def drop_bands(
@@ -89,6 +106,26 @@ class ChunkDrop:
         count = draws.integer("count", 1, self.max_chunks + 1)
         used = torch.arange(self.max_chunks, device=size.device) < count[:, None]
         return Change(drop_chunks(items.waveform, start, size * used))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeDrop:
+    """Silences the soft beginning and end of each item, as if it had been cut out by its energy."""
+
+    range_db: tuple[float, float] = (6.0, 35.0)
+    """Range of how far below the loudest 20 ms sound is kept."""
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        within("EdgeDrop.prob", self.prob, 0, 1)
+        check_range("EdgeDrop.range_db", self.range_db, 0)
+
+    def __call__(self, batch: Batch, stream: str = "") -> Batch:
+        return augmented(batch, f"{stream}/edge_drop", self.prob, self._change)
+
+    def _change(self, items: Items) -> Change:
+        range_db = items.draws.uniform("range_db", *self.range_db)
+        return Change(drop_edges(items.waveform, items.lengths, range_db, sample_rate=items.sample_rate))
 
 
 @dataclass(frozen=True, kw_only=True)

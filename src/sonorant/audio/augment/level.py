@@ -17,9 +17,9 @@ def active_samples(
     waveform: Float[Tensor, "batch *channel time"],
     lengths: Int[Tensor, " batch"],
     sample_rate: int,
-    range_db: float = 35.0,
+    range_db: float | Float[Tensor, " batch"] = 35.0,
 ) -> Bool[Tensor, "batch time"]:
-    """True in the 20 ms frames whose power lies within `range_db` of the item's loudest frame.
+    """True in the 20 ms frames whose power lies within `range_db` of the item's loudest frame, one for all or each its own.
 
     A ratio to noise means something only where there is speech: pauses would make the same speech count as weaker.
     """
@@ -30,7 +30,8 @@ def active_samples(
     energy = with_duration(energy if waveform.dim() == 2 else energy.mean(dim=1), num_frames * frame)
     counts = (lengths[:, None] - frame * torch.arange(num_frames, device=lengths.device)).clamp(1, frame)
     power = energy.view(len(energy), num_frames, frame).sum(dim=2, dtype=wide(energy)) / counts
-    floor = power.amax(dim=1, keepdim=True) * 10 ** (-range_db / 10)
+    share = 10 ** (-torch.as_tensor(range_db, device=power.device, dtype=power.dtype) / 10)
+    floor = power.amax(dim=1, keepdim=True) * share.reshape(-1, 1)
     loud = ((power >= floor) & (power > 0)).repeat_interleave(frame, dim=1)[:, :num_samples]
     return loud & valid_mask(lengths, num_samples)
 

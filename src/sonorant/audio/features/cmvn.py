@@ -1,5 +1,6 @@
 """Cepstral mean and variance normalisation: by utterance, in a sliding window, and by statistics of a whole corpus."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -10,7 +11,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask, zero_padding
 from sonorant.core.types import Features
 
-__all__ = ["Cmvn", "cmvn", "sliding_cmvn", "without_level"]
+__all__ = ["Cmvn", "below_peak", "cmvn", "sliding_cmvn", "without_level"]
 
 # Variances are not divided by below this (Kaldi's floor in its sliding window).
 _FLOOR = 1e-10
@@ -46,6 +47,25 @@ def without_level(features: Features) -> Features:
     # In double precision, as in `cmvn`: a sum over padding zeros may round otherwise than without them.
     mean = zero_padding(values, lengths).double().sum((1, 2), keepdim=True) / count
     return Features(zero_padding(values - mean.to(values.dtype), lengths), lengths, features.frame_rate)
+
+
+def below_peak(features: Features, range_db: float = 50.0) -> Features:
+    """Log energies as distances from each item's largest, none of them more than `range_db` below it.
+
+    Neither the gain of a recording matters then, nor what noise or digital silence there is that far below speech.
+
+    Args:
+        features: natural logarithms of energies.
+        range_db: what is softer is raised to this much below the peak.
+
+    >>> below_peak(Features(torch.tensor([[[1.0, 3.0], [-99.0, 2.0]]]), torch.tensor([2]), 100.0), 10.0).values.tolist()
+    [[[-2.0, 0.0], [-2.3025851249694824, -1.0]]]
+    """
+    values, lengths = features.values, features.lengths
+    inside = valid_mask(lengths, values.shape[1])[:, :, None]
+    peak = values.masked_fill(~inside, -torch.inf).amax((1, 2), keepdim=True)
+    below = (values - peak).clamp(min=-range_db * math.log(10) / 10)
+    return Features(zero_padding(below, lengths), lengths, features.frame_rate)
 
 
 def sliding_cmvn(

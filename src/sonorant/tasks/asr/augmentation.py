@@ -40,6 +40,10 @@ class AugmentConfig:
     """Share at another level."""
     volume_db: tuple[float, float] = (-12.0, 6.0)
     """Range of the change, in dB."""
+    edges: float = 0.0
+    """Share whose soft beginning and end are silenced, as in clips cut out by their energy."""
+    edges_db: tuple[float, float] = (6.0, 35.0)
+    """Range of how far below the loudest part sound is kept."""
     freq_masks: int = 2
     """SpecAugment's frequency masks (arXiv:1904.08779); 0 for none."""
     freq_width: int = 27
@@ -52,7 +56,7 @@ class AugmentConfig:
     """Longest time mask as a share of the utterance (p_s of arXiv:1912.05533)."""
 
     def __post_init__(self) -> None:
-        for name in ("speed", "formant", "tract", "equalise", "reverb", "noise", "volume", "time_share"):
+        for name in ("speed", "formant", "tract", "equalise", "reverb", "noise", "volume", "edges", "time_share"):
             within(name, getattr(self, name), 0, 1)
         for name in ("freq_masks", "freq_width", "time_masks", "time_width"):
             at_least(name, getattr(self, name), 0)
@@ -72,6 +76,7 @@ def build_chain(config: AugmentConfig) -> Callable[[Batch], Batch] | None:
         (config.reverb, "reverb", {}),
         (config.noise, "noise", {"snr_db": config.noise_db}),
         (config.volume, "volume", {"gain_db": config.volume_db}),
+        (config.edges, "edge_drop", {"range_db": config.edges_db}),
     ]
     steps = [build_augmentation(name, prob=prob, **options) for prob, name, options in wanted if prob > 0]
     return Chain(steps) if steps else None

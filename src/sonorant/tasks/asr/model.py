@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.audio.features.cmvn import Cmvn, cmvn, without_level
+from sonorant.audio.features.cmvn import Cmvn, below_peak, cmvn, without_level
 from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain
 from sonorant.core.errors import CheckpointError, ConfigError, DataError, unknown_name
@@ -60,16 +60,24 @@ class FeatureConfig:
     """Upper end of the last band in Hz; 0 for half the sample rate."""
     low_hz: float = 20.0
     """Lower end of the first band in Hz."""
-    normalise: Literal["corpus", "level", "utterance"] = "corpus"
+    normalise: Literal["corpus", "level", "peak", "utterance"] = "corpus"
     """By mean and variance of the training data; `level` takes each utterance's mean over all bands and frames out before, so
-    that a soft recording looks like a loud one; `utterance` takes mean and variance of each band from the utterance itself,
-    which also hides the microphone, and from a single word much of its vowels. Both tie a frame to its whole utterance."""
+    that a soft recording looks like a loud one; `peak` its largest value, and hides what lies more than `range_db` below it,
+    so that a noisy one or one cut close looks like a clean one; `utterance` takes mean and variance of each band from the
+    utterance itself, which also hides the microphone, and from a single word much of its vowels. All but the first tie a
+    frame to its whole utterance."""
+    range_db: float = 50.0
+    """Of `peak`."""
 
     def __post_init__(self) -> None:
         at_least("sample_rate", self.sample_rate, 1000)
         at_least("dim", self.dim, 1)
         one_of("kind", self.kind, ("fbank", "mfcc"))
-        one_of("normalise", self.normalise, ("corpus", "level", "utterance"))
+        one_of("normalise", self.normalise, ("corpus", "level", "peak", "utterance"))
+        if self.range_db <= 0:
+            raise ConfigError(f"range_db must be > 0, got {self.range_db}")
+        if self.normalise == "peak" and self.kind == "mfcc":
+            raise ConfigError("normalise=peak compares energies, which cepstra are not: use kind=fbank")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +186,8 @@ class CtcRecogniser(nn.Module):
     def _raw(self, waveform: Tensor, lengths: Tensor) -> Features:
         """What the corpus's statistics are gathered from."""
         raw = self.front_end(waveform, lengths)
+        if self.config.features.normalise == "peak":
+            return below_peak(raw, self.config.features.range_db)
         return without_level(raw) if self.config.features.normalise == "level" else raw
 
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> LogProbs:
