@@ -125,11 +125,12 @@ def ldc93s1() -> Config:
 def toy() -> Config:
     """Two minutes on two cores, the built-in corpus."""
     training = TrainingConfig(
-        steps=600,
-        batches=BatchConfig(max_seconds=60),
+        steps=1800,
+        # Small batches: the first updates go into finding that there are letters at all, and take as many as they take.
+        batches=BatchConfig(max_seconds=20),
         optim=OptimConfig(lr=1.5e-3, weight_decay=0.0),
         schedule=ScheduleConfig(warmup=0.1),
-        loop=TrainConfig(validate_every=300),
+        loop=TrainConfig(validate_every=600),
     )
     return Config(
         corpus="synthetic:train=1200,dev=100,test=200,vocab_size=200",

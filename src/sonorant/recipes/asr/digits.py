@@ -113,16 +113,19 @@ def fsdd() -> Config:
 def fsdd_adapted() -> Config:
     """The same by phones, from a recogniser of sentences at 8 kHz that --init-from names."""
     base = fsdd()
+    # Gently: what the start knows of a hundred speakers is soon forgotten over four. It has heard its words varied already;
+    # what it has not heard is clips cut so close that the first or last consonant is gone.
     training = replace(
         base.training,
-        steps=600,
-        optim=replace(base.training.optim, lr=7e-4),
+        steps=150,
+        optim=replace(base.training.optim, lr=3e-4),
         loop=TrainConfig(tensorboard=False, precision="auto"),
     )
     # Each training text is one word: so is each answer, and there is nothing to tune.
     lm = LmConfig(order=2, lm_weights=(1.0,), word_bonuses=(0.0,))
+    augment = replace(no_augmentation(), edges=0.7)
     # Without silence around it, one clip in a hundred has fewer frames than phones.
-    return replace(base, text=TextConfig(tokens="phone"), training=training, lm=lm, silence=0.16)
+    return replace(base, text=TextConfig(tokens="phone"), augment=augment, training=training, lm=lm, silence=0.3)
 
 
 def toy() -> Config:
