@@ -92,7 +92,7 @@ HOT_PATHS = (
     ),
     HotPath("going on at 99 % of a million items", "loader", "going on at 99% of 1000000", "ours", at_most=1, unit="s"),
     HotPath("word error rate of 100 000 pairs over jiwer", "wer", "WER of 100000", at_least=1, front=True),
-    HotPath("CTC beam search without a model over pyctcdecode", "decoding", "no model", at_least=1),
+    HotPath("CTC beam search without a model over pyctcdecode", "decoding", r"no model \(pyctcdecode\)", at_least=1),
     HotPath("CTC loss and gradient over torch's, 500 tokens", "ctc", "CTC loss and gradient, 32 × 125", at_least=1),
     HotPath("forced alignment over numpy", "ctc", "forced alignment", at_least=1),
     HotPath(
