@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sonorant.core.config import to_plain
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.files import atomic_write
-from sonorant.core.types import Score
+from sonorant.core.score import Score
 
 __all__ = ["Card", "Claim", "Verdict", "judge", "load_result", "save_result"]
 

@@ -20,7 +20,7 @@ from sonorant.benchmark.workspace import Workspace
 from sonorant.cli.options import add_run_options, overrides, table
 from sonorant.core.config import Dotted, load_config, override
 from sonorant.core.errors import ConfigError, unknown_name
-from sonorant.core.types import Score
+from sonorant.core.score import Score
 from sonorant.recipes.catalogue import Recipe, load_recipe, preset
 
 TAKES_OPTIONS = True

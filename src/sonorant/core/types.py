@@ -6,11 +6,13 @@ Lengths are integers in steps of the tensor's own time axis. Times are in second
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from sonorant.core.score import Score
 
 __all__ = [
     "Batch", "Codec", "Codes", "Encoder", "Features", "Loss", "Metric", "Objective", "Quantizer", "Score", "Segment",
@@ -156,23 +158,6 @@ class Loss:
         zero = torch.zeros_like(self.total.detach())
         parts = {name: self.parts.get(name, zero) + other.parts.get(name, zero) for name in names}
         return Loss(self.total + other.total, self.count + other.count, parts)
-
-
-@dataclass(frozen=True)
-class Score:
-    """A figure with its interval."""
-
-    name: str
-    value: float
-    better: Literal["lower", "higher"]
-    low: float | None = None
-    """Lower end of the confidence interval (95 % unless the name says otherwise)."""
-    high: float | None = None
-    num_items: int = 0
-
-    def __str__(self) -> str:
-        interval = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]"
-        return f"{self.name} {self.value:.4g}{interval} (n={self.num_items})"
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.errors import ConfigError, unknown_name
-from sonorant.core.types import Score
+from sonorant.core.score import Score
 
 __all__ = ["RECIPES", "Recipe", "load_recipe", "preset"]
 
