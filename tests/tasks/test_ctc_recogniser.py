@@ -409,7 +409,7 @@ def test_every_item_of_a_split_is_scored_once(tmp_path: Path) -> None:
 
     from sonorant.data.batches import BatchConfig
     from sonorant.data.corpora.audio_files import read_header, whole_file_cut
-    from sonorant.tasks.asr.evaluation import collect
+    from sonorant.tasks.asr.evaluation import collect, error_rates, greedy_scores, heard, transcripts
 
     cuts = []
     for seconds in (0.4, 1.0):
@@ -420,6 +420,14 @@ def test_every_item_of_a_split_is_scored_once(tmp_path: Path) -> None:
     assert [item.id for item in collect(recogniser(), CutSet.from_cuts(cuts), strict)] == ["0.4", "1.0"]
     with pytest.raises(DataError, match=r"stand twice in the split, such as '0.4'"):
         collect(recogniser(), [cuts[0], cuts[0]], strict)
+    # Validation decodes batch by batch, with the same scores, and leaves a training that was under way in training.
+    model = recogniser().train()
+    assert next(heard(model, cuts, strict)).id == "1.0"
+    assert model.training
+    validated = greedy_scores(model, cuts, strict, "dev")
+    assert model.training
+    items = collect(model, cuts, strict)
+    assert validated == error_rates(items, [t.text for t in transcripts(items, Transcriber(model.eval()))], "dev")
 
 
 def test_a_run_is_found_by_its_newest_training(tmp_path: Path) -> None:

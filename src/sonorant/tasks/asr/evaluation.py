@@ -1,6 +1,6 @@
 """Error rates of a recogniser on a corpus, with and without a language model, and the tuning of the model's weight.
 
-Log probabilities are computed once (`collect`); searches with other options go over them again.
+Log probabilities are computed once (`collect`) where searches with other options go over them again.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from sonorant.tasks.asr.model import CtcRecogniser, LogProbs
 from sonorant.tasks.asr.transcriber import Transcriber
 from sonorant.tasks.asr.transcript import Transcript
 
-__all__ = ["Scored", "collect", "error_rates", "greedy_scores", "transcripts", "tune_beam"]
+__all__ = ["Scored", "collect", "error_rates", "greedy_scores", "heard", "transcripts", "tune_beam"]
 
 
 @dataclass(frozen=True)
@@ -38,32 +38,40 @@ class Scored:
 
 
 @torch.no_grad()
-def collect(model: CtcRecogniser, cuts: Any, config: BatchConfig) -> list[Scored]:
-    """Log probabilities of every cut, in the corpus's order; all are held in memory, 4 bytes a frame and token.
+def heard(model: CtcRecogniser, cuts: Sequence[Any], config: BatchConfig) -> Iterator[Scored]:
+    """Log probabilities of every cut, longest first, a batch at a time.
 
     Raises:
         DataError: no cut, two of one id, or audio that cannot be read.
     """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    cuts = list(cuts)
     if not cuts:
         raise DataError("there is nothing to evaluate: the split is empty")
-    twice = [name for name, count in Counter(cut.id for cut in cuts).items() if count > 1]
-    if twice:
+    by_id = {cut.id: cut for cut in cuts}
+    if len(by_id) < len(cuts):
+        twice = [name for name, count in Counter(cut.id for cut in cuts).items() if count > 1]
         raise DataError(f"ids must differ, but {len(twice)} stand twice in the split, such as '{twice[0]}'")
-    found = {}
+    device = next(model.parameters()).device
     # What training may leave out counts here.
     everything = replace(config, min_item_seconds=0.0, max_item_seconds=None)
     by_length = replace(everything, sample_rate=model.sample_rate, by_duration=True, shuffle=False)
-    for batch in Batches(cuts, by_length, train=False):
-        batch = batch.to(device)
-        values, lengths = model(batch.waveform, batch.lengths)
-        for name, item, length in zip(batch.ids, values.cpu(), lengths.tolist(), strict=True):
-            found[name] = item[:length].clone()
-    model.train(was_training)
-    return [Scored(cut.id, text_of(cut) or "", _speaker(cut), found[cut.id], cut.duration) for cut in cuts]
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in Batches(cuts, by_length, train=False):
+            batch = batch.to(device)
+            values, lengths = model(batch.waveform, batch.lengths)
+            for name, item, length in zip(batch.ids, values.cpu(), lengths.tolist(), strict=True):
+                cut = by_id[name]
+                yield Scored(name, text_of(cut) or "", _speaker(cut), item[:length].clone(), cut.duration)
+    finally:
+        model.train(was_training)
+
+
+def collect(model: CtcRecogniser, cuts: Any, config: BatchConfig) -> list[Scored]:
+    """`heard` in the corpus's order; all are held in memory, 4 bytes a frame and token."""
+    cuts = list(cuts)
+    found = {item.id: item for item in heard(model, cuts, config)}
+    return [found[cut.id] for cut in cuts]
 
 
 def error_rates(items: Sequence[Scored], hypotheses: Sequence[str], arm: str) -> list[Score]:
@@ -88,12 +96,17 @@ def transcripts(items: Sequence[Scored], transcriber: Transcriber, **options: An
 
 
 def greedy_scores(model: CtcRecogniser, cuts: Any, config: BatchConfig, arm: str) -> list[Score]:
-    """Error rates of the best path; what validation reports."""
-    items = collect(model, cuts, config)
+    """Error rates of the best path; what validation reports. Holds the log probabilities of one batch."""
+    cuts, texts, said = list(cuts), dict[str, str](), dict[str, Scored]()
     was_training = model.training
-    texts = [t.text for t in transcripts(items, Transcriber(model.eval()))]
-    model.train(was_training)
-    return error_rates(items, texts, arm)
+    transcriber = Transcriber(model.eval())
+    try:
+        for item in heard(model, cuts, config):
+            texts[item.id] = transcripts([item], transcriber)[0].text
+            said[item.id] = replace(item, log_probs=item.log_probs[:0])
+    finally:
+        model.train(was_training)
+    return error_rates([said[cut.id] for cut in cuts], [texts[cut.id] for cut in cuts], arm)
 
 
 def tune_beam(
