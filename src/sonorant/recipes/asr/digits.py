@@ -4,8 +4,8 @@ The plain test of whether a recogniser carries over to a voice it has never hear
 on the speaker that it has not heard; the mean over speakers and their spread are what counts. A BiGRU over log mel energies
 (Graves et al., 2013, arXiv:1303.5778, with gated units and one token a word) and, as the variation that four or five speakers
 lack, speed, mel bands warped (the length of the throat), equaliser, noise, level and a mask of SpecAugment's. The arm
-`voices` adds the same words in many synthetic voices. Preset `fsdd_adapted` starts from a recogniser of sentences and goes
-by phones.
+`voices` adds the same words in many synthetic voices. Preset `fsdd_adapted` starts from a recogniser of sentences, goes
+by phones, and varies only how closely clips are cut.
 """
 
 import statistics
