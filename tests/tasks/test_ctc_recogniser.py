@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -404,11 +405,12 @@ def test_the_frame_rate_is_that_of_whole_samples() -> None:
     assert model.stride == 4 * 220
 
 
-def test_every_item_of_a_split_is_scored_once(tmp_path: Path) -> None:
+def test_every_item_of_a_split_is_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lhotse import CutSet
 
     from sonorant.data.batches import BatchConfig
     from sonorant.data.corpora.audio_files import read_header, whole_file_cut
+    from sonorant.tasks.asr import evaluation
     from sonorant.tasks.asr.evaluation import collect, error_rates, greedy_scores, heard, transcripts
 
     cuts = []
@@ -426,6 +428,16 @@ def test_every_item_of_a_split_is_scored_once(tmp_path: Path) -> None:
     assert model.training
     validated = greedy_scores(model, cuts, strict, "dev")
     assert model.training
+    # By then no log probabilities are held.
+    held: list[int] = []
+
+    def rates(items: list[Any], *rest: Any) -> list[Any]:
+        held.extend(item.log_probs.untyped_storage().nbytes() for item in items)
+        return error_rates(items, *rest)
+
+    monkeypatch.setattr(evaluation, "error_rates", rates)
+    assert greedy_scores(model, cuts, strict, "dev") == validated
+    assert held == [0, 0]
     items = collect(model, cuts, strict)
     assert validated == error_rates(items, [t.text for t in transcripts(items, Transcriber(model.eval()))], "dev")
 
@@ -471,3 +483,11 @@ def test_peak_normalisation_does_not_hear_noise_far_below_speech() -> None:
     assert context_frames(model) is None
     with pytest.raises(ConfigError, match="cepstra"):
         FeatureConfig(kind="mfcc", normalise="peak")
+
+
+@pytest.mark.parametrize(
+    "name, value", [("edges_db", (35.0, 6.0)), ("tract_range", (0.1, 1.2)), ("noise_db", (9.0, 3.0))]
+)
+def test_a_range_of_an_augmentation_is_refused_before_anything_is_made(name: str, value: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} must be \(low, high\)"):
+        AugmentConfig(**{name: value})

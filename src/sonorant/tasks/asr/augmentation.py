@@ -1,11 +1,13 @@
 """How a recogniser's training data are varied: plain options, and the chain and masks they make."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sonorant.audio.augment.catalogue import build_augmentation
 from sonorant.audio.augment.chain import Chain
+from sonorant.audio.augment.draws import check_range
 from sonorant.core.config import at_least, within
 from sonorant.core.types import Batch
 
@@ -58,6 +60,12 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name in ("speed", "formant", "tract", "equalise", "reverb", "noise", "volume", "edges", "time_share"):
             within(name, getattr(self, name), 0, 1)
+        # Here and not where the chain is built, which may be after minutes of preparation.
+        for name, low, high in (
+            ("formant_range", 0.5, 2.0), ("tract_range", 0.5, 2.0), ("edges_db", 0.0, math.inf),
+            ("noise_db", -math.inf, math.inf), ("volume_db", -math.inf, math.inf),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
         for name in ("freq_masks", "freq_width", "time_masks", "time_width"):
             at_least(name, getattr(self, name), 0)
 

@@ -103,7 +103,8 @@ def greedy_scores(model: CtcRecogniser, cuts: Any, config: BatchConfig, arm: str
     try:
         for item in heard(model, cuts, config):
             texts[item.id] = transcripts([item], transcriber)[0].text
-            said[item.id] = replace(item, log_probs=item.log_probs[:0])
+            # Not a slice of nothing: that would keep the whole tensor's memory.
+            said[item.id] = replace(item, log_probs=torch.zeros(0, 0))
     finally:
         model.train(was_training)
     return error_rates([said[cut.id] for cut in cuts], [texts[cut.id] for cut in cuts], arm)
