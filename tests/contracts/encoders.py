@@ -1,6 +1,7 @@
 """The contract battery of encoders and of building blocks: what every entry of the catalogue must keep.
 
-A third party runs it on its own encoder: `check_encoder(lambda: MyEncoder(...), input_dim=80)`.
+A third party runs it on its own encoder: `check_encoder(lambda: MyEncoder(...), input_dim=80)`. An `input_dim` of 0 means
+that the encoder takes waveforms.
 """
 
 import copy
@@ -20,9 +21,10 @@ TOLERANCE = 1e-5
 
 def _batch(input_dim: int, lengths: Sequence[int], extra: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(sum(lengths))
-    values = torch.zeros(len(lengths), max(lengths) + extra, input_dim)
+    width = (input_dim,) if input_dim else ()
+    values = torch.zeros(len(lengths), max(lengths) + extra, *width)
     for item, length in enumerate(lengths):
-        values[item, :length] = torch.randn(length, input_dim, generator=generator)
+        values[item, :length] = torch.randn(length, *width, generator=generator)
     return values, torch.tensor(lengths)
 
 
@@ -120,7 +122,7 @@ def _check_export(module: nn.Module, run: Run, input_dim: int, lengths: Sequence
         program = torch.export.export(_Plain(module, run), (values, sizes), dynamic_shapes=shapes)
     finally:
         jaxtyping.config.update("jaxtyping_disable", checking)
-    others = (lengths[0], lengths[-1], lengths[0] + 9, 31, 44) if dynamic else lengths
+    others = (lengths[0], lengths[-1], lengths[0] + 9, lengths[0] // 2, lengths[0] * 3 // 4) if dynamic else lengths
     values, sizes = _batch(input_dim, others)
     with torch.no_grad():
         exported, _ = program.module()(values, sizes)
@@ -166,8 +168,8 @@ def _encode(module: nn.Module, values: Tensor, lengths: Tensor) -> tuple[Tensor,
     return features.values, features.lengths
 
 
-def _check_lengths(encoder: nn.Module, input_dim: int, longest: int) -> None:
-    for length in range(1, longest):
+def _check_lengths(encoder: nn.Module, input_dim: int, tried: Sequence[int]) -> None:
+    for length in tried:
         values, sizes = _batch(input_dim, [length])
         features = encoder(values, sizes)
         count = encoder.output_lengths(length)  # type: ignore[operator]
@@ -179,26 +181,55 @@ def _check_lengths(encoder: nn.Module, input_dim: int, longest: int) -> None:
 def _check_layers(encoder: nn.Module, input_dim: int, lengths: Sequence[int]) -> None:
     values, sizes = _batch(input_dim, lengths, extra=4)
     outputs, whole = encoder(values, sizes, layers=True), encoder(values, sizes)
-    assert len(outputs) in (encoder.num_layers, encoder.num_layers + 1)
+    assert len(outputs) == encoder.num_layers + 1
     assert torch.equal(outputs[-1].values, whole.values)
+    assert whole.frame_rate == encoder.frame_rate
     assert whole.values.shape[-1] == encoder.dim
     for output in outputs:
         assert isinstance(output, Features)
-        assert output.frame_rate == encoder.frame_rate
-        assert torch.equal(output.lengths, whole.lengths)
         for item, size in enumerate(output.lengths.tolist()):
             assert not output.values[item, size:].any(), "what comes out in the padding must be zero"
 
 
-def _check_stream(encoder: nn.Module, input_dim: int) -> None:
-    values, sizes = _batch(input_dim, [97, 97])
+def _check_halves(encoder: nn.Module, input_dim: int, lengths: Sequence[int]) -> None:
+    """The front end, what masks are laid on, and the blocks, one after another, are the whole."""
+    values, sizes = _batch(input_dim, lengths, extra=3)
+    whole = encoder(values, sizes)
+    local = encoder.local(values, sizes)  # type: ignore[operator]
+    embedded = encoder.embed(local)  # type: ignore[operator]
+    assert encoder.input == ("features" if input_dim else "waveform")
+    assert local.values.shape[-1] == encoder.local_dim
+    assert torch.equal(encoder.context(embedded).values, whole.values)  # type: ignore[operator]
+    assert len(encoder.blocks) == encoder.num_layers  # type: ignore[arg-type]
+
+
+def _check_attention(encoder: nn.Module, input_dim: int, lengths: Sequence[int]) -> None:
+    values, sizes = _batch(input_dim, lengths)
+    maps = encoder.attention_maps(values, sizes)  # type: ignore[operator]
+    assert len(maps) == encoder.num_layers
+    for item in range(len(lengths)):
+        alone = encoder.attention_maps(values[item : item + 1], sizes[item : item + 1])  # type: ignore[operator]
+        for layer, own in zip(maps, alone, strict=True):
+            size = own.shape[-1]
+            rows = own.sum(-1)
+            assert ((rows - 1).abs() <= 1e-4).logical_or(rows == 0).all(), "attention weights must sum to one"
+            if layer.shape[0] == len(lengths):
+                torch.testing.assert_close(
+                    layer[item, :, :size, :size][..., : own.shape[-2], :], own[0], atol=1e-4, rtol=0
+                )
+
+
+def _check_stream(encoder: nn.Module, input_dim: int, size: int) -> None:
+    values, sizes = _batch(input_dim, [size, size])
     whole = encoder(values, sizes).values.detach()
-    for pieces in ([97], [1] * 97, [40, 3, 30, 24], [13] * 8):
+    part = max(1, size // 7)
+    for pieces in ([size], [max(1, part // 13)] * size, [3 * part, 3, 2 * part, size], [part] * 9):
         stream = encoder.stream(2)  # type: ignore[operator]
         parts, start = [], 0
-        for size in pieces:
-            parts.append(stream.push(values[:, start : start + size]).values)
-            start += size
+        for piece in pieces:
+            if start < size:
+                parts.append(stream.push(values[:, start : start + piece]).values)
+            start += piece
         joined = torch.cat([*parts, stream.finish().values], dim=1)
         assert joined.shape == whole.shape
         worst = (joined - whole).abs().max().item()
@@ -210,22 +241,34 @@ def check_encoder(
     *,
     input_dim: int,
     streaming: bool = False,
-    lengths: Sequence[int] = (61, 83, 40, 57),
+    lengths: Sequence[int] = (),
+    tried: Sequence[int] = (),
     dynamic: bool = True,
+    export: bool = True,
+    low_precision: bool = True,
 ) -> None:
     """Everything that the toolkit promises of an encoder.
 
     Args:
         build: makes it, with random weights.
-        input_dim: width of the features that it takes.
+        input_dim: width of the features that it takes; 0 for waveforms.
         streaming: whether `stream()` must give the same frames as the whole.
-        lengths: frames of the items that are tried.
+        lengths: frames or samples of the items that are tried.
+        tried: lengths whose number of frames is checked.
         dynamic: whether the exported program must take other sizes.
+        export: whether `torch.export` must work.
+        low_precision: whether it must run in bfloat16.
     """
-    check_block(build, input_dim=input_dim, run=_encode, lengths=lengths, dynamic=dynamic)
+    lengths = lengths or ((61, 83, 40, 57) if input_dim else (6100, 8333, 4000, 5700))
+    tried = tried or (range(1, 42) if input_dim else (1, 399, 400, 401, 719, 720, 1000, 2222))
+    options = {"dynamic": dynamic, "export": export, "low_precision": low_precision}
+    check_block(build, input_dim=input_dim, run=_encode, lengths=lengths, **options)
     encoder = build().eval()
     with torch.no_grad():
-        _check_lengths(encoder, input_dim, longest=42)
+        _check_lengths(encoder, input_dim, tried)
         _check_layers(encoder, input_dim, lengths)
+        _check_halves(encoder, input_dim, lengths)
+        if hasattr(encoder, "attention_maps"):
+            _check_attention(encoder, input_dim, lengths)
         if streaming:
-            _check_stream(encoder, input_dim)
+            _check_stream(encoder, input_dim, 97 if input_dim else 9700)

@@ -1,61 +1,43 @@
-"""Every entry of the catalogue keeps the contract, small."""
+"""Every entry of the catalogue has a case in the tests of its family, which run the contract over it."""
+
+import ast
+from pathlib import Path
 
 import pytest
-import torch
-from tests.contracts.encoders import check_encoder
 
 from sonorant.core.errors import ConfigError
-from sonorant.encoders.catalogue import ENCODERS, build_encoder
+from sonorant.encoders.catalogue import ENCODERS, build_encoder, encoder_preset
 
-SMALL = {"dim": 32, "num_layers": 2, "ffn_dim": 48, "kernel_size": 5, "dropout": 0.1, "input_dim": 40}
-CASES = {
-    "conformer_tiny": SMALL,
-    "conformer_small": {**SMALL, "position": "rotary", "norm": "batch"},
-    "conformer_medium": {**SMALL, "position": "shaw", "subsampling": "depthwise", "factor": 8, "norm": "rms"},
-    "conformer_large": {**SMALL, "num_heads": 2, "position": "none", "subsampling": "conv1d", "norm": "group"},
-    "deepspeech": {"dim": 32, "context": 3, "input_dim": 40},
-    "deepspeech_paper": {"dim": 32, "context": 3, "input_dim": 40},
-    "bigru": {"dim": 24, "num_layers": 2, "input_dim": 40},
-    "bilstm": {"dim": 24, "num_layers": 2, "input_dim": 40, "subsampling": "conv2d"},
-}
-STREAMING = {
-    "relative": {**SMALL, "causal": True, "chunk_size": 3, "left_chunks": 2},
-    "rotary": {**SMALL, "causal": True, "chunk_size": 4, "position": "rotary", "norm": "batch"},
-    "shaw": {**SMALL, "causal": True, "chunk_size": 2, "left_chunks": 0, "position": "shaw", "subsampling": "stack"},
-    "none": {**SMALL, "causal": True, "chunk_size": 5, "left_chunks": 1, "position": "none", "subsampling": "conv1d"},
-}
+
+def _cases() -> list[str]:
+    """The keys of every `CASES = {…}` in the tests beside this one, read without running them."""
+    names = []
+    for file in sorted(Path(__file__).parent.glob("test_*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            targets = (
+                node.targets
+                if isinstance(node, ast.Assign)
+                else [node.target]
+                if isinstance(node, ast.AnnAssign)
+                else []
+            )
+            if any(isinstance(target, ast.Name) and target.id == "CASES" for target in targets):
+                assert isinstance(node.value, ast.Dict), f"CASES of {file.name} must be written out"
+                names += [ast.literal_eval(key) for key in node.value.keys if key is not None]
+    return names
 
 
 def test_every_entry_has_a_case() -> None:
-    assert set(CASES) == set(ENCODERS)
+    names = _cases()
+    assert sorted(names) == sorted(set(names)), "an entry has two cases"
+    assert set(names) == set(ENCODERS)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_contract(name: str) -> None:
-    # torch.export unrolls a recurrence over the frames it saw, so those programs keep their length.
-    dynamic = name.startswith("conformer")
-    check_encoder(
-        lambda: build_encoder(name, **CASES[name]), input_dim=40, dynamic=dynamic, streaming=name == "deepspeech"
-    )
-
-
-@pytest.mark.parametrize("name", STREAMING)
-def test_chunks_equal_the_whole(name: str) -> None:
-    check_encoder(lambda: build_encoder("conformer_tiny", **STREAMING[name]), input_dim=40, streaming=True)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_preset_is_a_configuration(name: str) -> None:
+    assert encoder_preset(name) == encoder_preset(name)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'conformer_tiny'"):
         build_encoder("conformer_tinny")
-
-
-def test_chunks_do_not_see_ahead() -> None:
-    """A change in the input moves no frame whose chunk was over before it."""
-    torch.manual_seed(0)
-    encoder = build_encoder("conformer_tiny", **STREAMING["relative"]).eval()
-    values, lengths = torch.randn(1, 100, 40), torch.tensor([100])
-    changed = values.clone()
-    changed[:, 52:] += 1  # encoder frame 12 (input 48…54) is the first that sees it; its chunk is 12…14
-    before, after = encoder(values, lengths).values, encoder(changed, lengths).values
-    assert torch.equal(before[:, :12], after[:, :12])
-    assert not torch.allclose(before[:, 12:], after[:, 12:])

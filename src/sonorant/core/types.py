@@ -6,7 +6,7 @@ Lengths are integers in steps of the tensor's own time axis. Times are in second
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -162,17 +162,40 @@ class Loss:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Waveform or features → `Features`."""
+    """Waveform or features → `Features`, in three parts: `context(embed(local(values, lengths)))`."""
 
+    input: Literal["waveform", "features"]
+    """What goes in: `(batch, time)` or `(batch, frame, dim)`."""
     dim: int
     """Width of the frames that come out."""
+    local_dim: int
+    """Width of what the front end makes."""
     num_layers: int
 
     @property
-    def frame_rate(self) -> float: ...
+    def frame_rate(self) -> float:
+        """Frames a second that come out."""
+        ...
+
+    @property
+    def receptive_field(self) -> int:
+        """Input steps that one frame sees by convolution alone."""
+        ...
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Frames that come out for `lengths` steps that go in; exact."""
+        ...
+
+    def local(self, values: Tensor, lengths: Tensor) -> Features:
+        """The front end: convolutions over the waveform, or thinned-out features."""
+        ...
+
+    def embed(self, local: Features) -> Features:
+        """What the blocks take: normed and projected. Masked objectives mask what comes out here."""
+        ...
+
+    def context(self, embedded: Features, layers: bool = False) -> Any:
+        """The blocks: `Features`, or with `layers` what enters the first block and what comes out of each."""
         ...
 
     def __call__(self, values: Tensor, lengths: Tensor) -> Features: ...

@@ -1,51 +1,40 @@
-"""The catalogue of encoders: name → builder, written out. Nothing is imported until its builder is called."""
+"""The catalogue of encoders: name → preset, written out. Nothing is imported until it is asked for.
 
-from collections.abc import Callable
+Each line names a family's file and a function in it that gives a configuration; the file's `build` makes the module.
+"""
+
+import importlib
 from typing import Any
 
 from torch import nn
 
 from sonorant.core.errors import ConfigError, unknown_name
 
-__all__ = ["ENCODERS", "build_encoder"]
+__all__ = ["ENCODERS", "build_encoder", "encoder_preset"]
 
-
-def _conformer(size: str, **changes: Any) -> nn.Module:
-    from sonorant.encoders.conformer import (
-        Conformer,
-        conformer_large,
-        conformer_medium,
-        conformer_small,
-        conformer_tiny,
-    )
-
-    sizes = {"tiny": conformer_tiny, "small": conformer_small, "medium": conformer_medium, "large": conformer_large}
-    return Conformer(sizes[size](**changes))
-
-
-def _deep_speech(**changes: Any) -> nn.Module:
-    from sonorant.encoders.recurrent import DeepSpeechConfig, DeepSpeechEncoder
-
-    return DeepSpeechEncoder(DeepSpeechConfig(**changes))
-
-
-def _recurrent(**changes: Any) -> nn.Module:
-    from sonorant.encoders.recurrent import RecurrentConfig, RecurrentEncoder
-
-    return RecurrentEncoder(RecurrentConfig(**changes))
-
-
-ENCODERS: dict[str, Callable[..., nn.Module]] = {
-    "conformer_tiny": lambda **changes: _conformer("tiny", **changes),
-    "conformer_small": lambda **changes: _conformer("small", **changes),
-    "conformer_medium": lambda **changes: _conformer("medium", **changes),
-    "conformer_large": lambda **changes: _conformer("large", **changes),
-    "deepspeech": lambda **changes: _deep_speech(**changes),
-    "deepspeech_paper": lambda **changes: _deep_speech(**{"recurrence": "rnn", **changes}),
-    "bigru": lambda **changes: _recurrent(**changes),
-    "bilstm": lambda **changes: _recurrent(**{"kind": "lstm", **changes}),
+ENCODERS: dict[str, str] = {
+    "conformer_tiny": "sonorant.encoders.conformer:conformer_tiny",
+    "conformer_small": "sonorant.encoders.conformer:conformer_small",
+    "conformer_medium": "sonorant.encoders.conformer:conformer_medium",
+    "conformer_large": "sonorant.encoders.conformer:conformer_large",
+    "deepspeech": "sonorant.encoders.recurrent:deepspeech",
+    "deepspeech_paper": "sonorant.encoders.recurrent:deepspeech_paper",
+    "bigru": "sonorant.encoders.recurrent:bigru",
+    "bilstm": "sonorant.encoders.recurrent:bilstm",
 }
-"""Name → builder; keyword arguments replace fields of the config."""
+"""Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
+
+
+def encoder_preset(name: str, **changes: Any) -> Any:
+    """The configuration behind a name.
+
+    Raises:
+        ConfigError: unknown name, with the nearest one and the list.
+    """
+    if name not in ENCODERS:
+        raise ConfigError(unknown_name("encoder", name, ENCODERS))
+    module, preset = ENCODERS[name].split(":")
+    return getattr(importlib.import_module(module), preset)(**changes)
 
 
 def build_encoder(name: str, **changes: Any) -> nn.Module:
@@ -53,7 +42,9 @@ def build_encoder(name: str, **changes: Any) -> nn.Module:
 
     >>> build_encoder("conformer_tiny", num_layers=1).num_layers
     1
+
+    Raises:
+        ConfigError: unknown name, with the nearest one and the list.
     """
-    if name not in ENCODERS:
-        raise ConfigError(unknown_name("encoder", name, ENCODERS))
-    return ENCODERS[name](**changes)
+    config = encoder_preset(name, **changes)
+    return importlib.import_module(ENCODERS[name].partition(":")[0]).build(config)  # type: ignore[no-any-return]

@@ -26,8 +26,8 @@ from sonorant.nn.norm import NORMS
 from sonorant.nn.streaming import FrameBuffer, LayerCache, chunk_mask
 
 __all__ = [
-    "Conformer", "ConformerConfig", "ConformerStream", "conformer_large", "conformer_medium", "conformer_small",
-    "conformer_tiny",
+    "Conformer", "ConformerConfig", "ConformerStream", "build", "conformer_large", "conformer_medium",
+    "conformer_small", "conformer_tiny",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -242,3 +242,8 @@ def conformer_large(**changes: object) -> ConformerConfig:
 def conformer_tiny(**changes: object) -> ConformerConfig:
     """Two small blocks, for tests and demonstrations; no published size."""
     return conformer_medium(**{"num_layers": 2, "dim": 64, "ffn_dim": 128, "kernel_size": 7, "dropout": 0.0, **changes})
+
+
+def build(config: ConformerConfig) -> Conformer:
+    """The module of a configuration, with random weights."""
+    return Conformer(config)

@@ -1,6 +1,6 @@
 """Recurrent encoders: Deep Speech's network, and a stack of BiGRU or BiLSTM layers as the plain baseline."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +16,10 @@ from sonorant.nn.convolution import SUBSAMPLINGS, build_subsampling
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.recurrent import ClippedLinear, ClippedRnn, Recurrent, RecurrentKind
 
-__all__ = ["DeepSpeechConfig", "DeepSpeechEncoder", "DeepSpeechStream", "RecurrentConfig", "RecurrentEncoder"]
+__all__ = [
+    "DeepSpeechConfig", "DeepSpeechEncoder", "DeepSpeechStream", "RecurrentConfig", "RecurrentEncoder", "bigru", "bilstm",
+    "build", "deepspeech", "deepspeech_paper",
+]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -235,3 +238,28 @@ class RecurrentEncoder(nn.Module):
         wanted = outputs if layers else outputs[-1:]
         features = [Features(zero_padding(output, lengths), lengths, self.frame_rate) for output in wanted]
         return features if layers else features[0]
+
+
+def deepspeech(**changes: Any) -> DeepSpeechConfig:
+    """The engine's network, from its version 0.6 on."""
+    return replace(DeepSpeechConfig(), **changes)
+
+
+def deepspeech_paper(**changes: Any) -> DeepSpeechConfig:
+    """With the paper's bidirectional clipped recurrence."""
+    return deepspeech(**{"recurrence": "rnn", **changes})
+
+
+def bigru(**changes: Any) -> RecurrentConfig:
+    """The plain baseline."""
+    return replace(RecurrentConfig(), **changes)
+
+
+def bilstm(**changes: Any) -> RecurrentConfig:
+    """The plain baseline with LSTM cells."""
+    return bigru(**{"kind": "lstm", **changes})
+
+
+def build(config: DeepSpeechConfig | RecurrentConfig) -> nn.Module:
+    """The module of a configuration, with random weights."""
+    return DeepSpeechEncoder(config) if isinstance(config, DeepSpeechConfig) else RecurrentEncoder(config)

@@ -1,0 +1,51 @@
+"""The Conformer and the recurrent encoders keep the contract, small; a stream sees no further than it may."""
+
+import pytest
+import torch
+from tests.contracts.encoders import check_encoder
+
+from sonorant.encoders.catalogue import build_encoder
+
+SMALL = {"dim": 32, "num_layers": 2, "ffn_dim": 48, "kernel_size": 5, "dropout": 0.1, "input_dim": 40}
+CASES = {
+    "conformer_tiny": SMALL,
+    "conformer_small": {**SMALL, "position": "rotary", "norm": "batch"},
+    "conformer_medium": {**SMALL, "position": "shaw", "subsampling": "depthwise", "factor": 8, "norm": "rms"},
+    "conformer_large": {**SMALL, "num_heads": 2, "position": "none", "subsampling": "conv1d", "norm": "group"},
+    "deepspeech": {"dim": 32, "context": 3, "input_dim": 40},
+    "deepspeech_paper": {"dim": 32, "context": 3, "input_dim": 40},
+    "bigru": {"dim": 24, "num_layers": 2, "input_dim": 40},
+    "bilstm": {"dim": 24, "num_layers": 2, "input_dim": 40, "subsampling": "conv2d"},
+}
+STREAMING = {
+    "relative": {**SMALL, "causal": True, "chunk_size": 3, "left_chunks": 2},
+    "rotary": {**SMALL, "causal": True, "chunk_size": 4, "position": "rotary", "norm": "batch"},
+    "shaw": {**SMALL, "causal": True, "chunk_size": 2, "left_chunks": 0, "position": "shaw", "subsampling": "stack"},
+    "none": {**SMALL, "causal": True, "chunk_size": 5, "left_chunks": 1, "position": "none", "subsampling": "conv1d"},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contract(name: str) -> None:
+    # torch.export unrolls a recurrence over the frames it saw, so those programs keep their length.
+    dynamic = name.startswith("conformer")
+    check_encoder(
+        lambda: build_encoder(name, **CASES[name]), input_dim=40, dynamic=dynamic, streaming=name == "deepspeech"
+    )
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_chunks_equal_the_whole(name: str) -> None:
+    check_encoder(lambda: build_encoder("conformer_tiny", **STREAMING[name]), input_dim=40, streaming=True)
+
+
+def test_chunks_do_not_see_ahead() -> None:
+    """A change in the input moves no frame whose chunk was over before it."""
+    torch.manual_seed(0)
+    encoder = build_encoder("conformer_tiny", **STREAMING["relative"]).eval()
+    values, lengths = torch.randn(1, 100, 40), torch.tensor([100])
+    changed = values.clone()
+    changed[:, 52:] += 1  # encoder frame 12 (input 48…54) is the first that sees it; its chunk is 12…14
+    before, after = encoder(values, lengths).values, encoder(changed, lengths).values
+    assert torch.equal(before[:, :12], after[:, :12])
+    assert not torch.allclose(before[:, 12:], after[:, 12:])
