@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sonorant.core.errors import ConfigError
-from sonorant.train.schedule import SCHEDULES, ScheduleConfig, build_schedule, noam, tri_stage, warmup_cosine
+from sonorant.train.schedule import SCHEDULES, ScheduleConfig, build_schedule, eden, noam, tri_stage, warmup_cosine
 
 NAMES = sorted(SCHEDULES)
 
@@ -66,3 +66,16 @@ def test_cosine_is_half_way_at_half_time() -> None:
 def test_nonsense_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ScheduleConfig(**options)
+
+
+def test_the_paper_s_eden() -> None:
+    """Equation 9 of arXiv:2310.11230 with 7500 steps and 3.5 epochs of 1000 steps, but for where counting starts."""
+
+    def paper(step: int) -> float:
+        epoch = step / 1000
+        return ((step**2 + 7500**2) / 7500**2) ** -0.25 * ((epoch**2 + 3.5**2) / 3.5**2) ** -0.25
+
+    for step in (1, 500, 3500, 30_000):
+        assert eden(step - 1, step_scale=7500, epoch_scale=3500) == pytest.approx(paper(step))
+    warmed = [eden(step, step_scale=7500, epoch_scale=3500, warmup_steps=500) for step in (0, 499, 500)]
+    assert warmed == pytest.approx([0.5, 1.0, paper(1)])

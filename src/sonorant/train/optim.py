@@ -9,6 +9,7 @@ from torch import nn
 
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
+from sonorant.train.scaled_adam import ScaledAdam
 
 __all__ = ["OPTIMIZERS", "OptimConfig", "build_optimizer", "parameter_groups"]
 
@@ -18,9 +19,10 @@ class OptimConfig:
     """One optimiser."""
 
     name: str = "adamw"
-    """adam, adamw, nadam, radam or sgd."""
+    """adam, adamw, nadam, radam, scaled_adam or sgd."""
     lr: float = 1e-3
-    """Peak learning rate; a schedule multiplies it."""
+    """Peak learning rate; a schedule multiplies it. Of scaled_adam it is a share of each parameter's size, and 0.045 the
+    paper's (arXiv:2310.11230, section 4.1)."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Adam's decay rates of the first and second moment (arXiv:1706.03762, section 5.3)."""
     eps: float = 1e-8
@@ -28,7 +30,8 @@ class OptimConfig:
     momentum: float = 0.9
     """Of sgd."""
     weight_decay: float = 0.01
-    """Decoupled where the optimiser knows how (adamw, nadam, radam), else added to the gradient; matrices only."""
+    """Decoupled where the optimiser knows how (adamw, nadam, radam), else added to the gradient; matrices only. Not of
+    scaled_adam, which learns sizes by themselves."""
 
     def __post_init__(self) -> None:
         one_of("name", self.name, sorted(OPTIMIZERS))
@@ -59,8 +62,13 @@ def _sgd(groups: Groups, config: OptimConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
 
 
+def _scaled_adam(groups: Groups, config: OptimConfig) -> torch.optim.Optimizer:
+    return ScaledAdam(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+
 OPTIMIZERS: dict[str, Callable[[Groups, OptimConfig], torch.optim.Optimizer]] = {
     **dict.fromkeys(_ADAM, _adam),
+    "scaled_adam": _scaled_adam,
     "sgd": _sgd,
 }
 """Name → builder from (parameter groups, config)."""

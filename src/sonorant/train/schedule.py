@@ -12,7 +12,7 @@ from functools import partial
 from sonorant.core.config import at_least, one_of, within
 
 __all__ = [
-    "SCHEDULES", "Schedule", "ScheduleConfig", "build_schedule", "constant", "noam", "tri_stage", "warmup_cosine",
+    "SCHEDULES", "Schedule", "ScheduleConfig", "build_schedule", "constant", "eden", "noam", "tri_stage", "warmup_cosine",
     "warmup_linear",
 ]  # fmt: skip
 
@@ -82,6 +82,29 @@ def tri_stage(
     return final_scale ** min(1.0, since / max(1, decay_steps))
 
 
+def eden(step: int, *, step_scale: float, epoch_scale: float, warmup_steps: int = 0, init_scale: float = 0.5) -> float:
+    """Two slow falls, one by the step and one by the epoch (arXiv:2310.11230, equation 9), after a linear warm-up.
+
+    Each factor is (1 + (t / scale)²)^-¼: flat at first, then as t^-½. Where we differ from the paper: epochs are counted in
+    steps, so that the schedule needs nothing but its step, and both falls begin at the end of the warm-up, so that the
+    base learning rate is the peak one, as it is everywhere here.
+
+    Args:
+        step: from 0.
+        step_scale: steps after which the first factor bends (the paper's α_step, 7500).
+        epoch_scale: steps after which the second one does (the paper's α_epoch, 3.5 epochs).
+        warmup_steps: of a straight line from `init_scale` to 1 (the paper's 500, from 0.5).
+        init_scale: where the warm-up begins.
+
+    >>> [round(eden(step, step_scale=100, epoch_scale=1000, warmup_steps=11), 3) for step in (0, 5, 10, 110, 1010)]
+    [0.5, 0.75, 1.0, 0.839, 0.265]
+    """
+    if step < warmup_steps:
+        return init_scale + (1 - init_scale) * step / max(1, warmup_steps - 1)
+    since = step + 1 - warmup_steps
+    return ((1 + (since / step_scale) ** 2) * (1 + (since / epoch_scale) ** 2)) ** -0.25
+
+
 def _share(step: int, start: int, end: int) -> float:
     return min(1.0, max(0.0, (step - start) / max(1, end - start)))
 
@@ -91,7 +114,7 @@ class ScheduleConfig:
     """Which schedule, and its stages as shares of the whole training, so that a preset may change the number of steps."""
 
     name: str = "warmup_cosine"
-    """constant, noam, tri_stage, warmup_cosine or warmup_linear."""
+    """constant, eden, noam, tri_stage, warmup_cosine or warmup_linear."""
     warmup: float = 0.1
     """Share of all steps."""
     hold: float = 0.4
@@ -99,7 +122,11 @@ class ScheduleConfig:
     init_scale: float = 0.01
     """Multiplier of the first step; tri_stage only."""
     final_scale: float = 0.0
-    """Multiplier at the last step; all but constant and noam (tri_stage needs one above 0)."""
+    """Multiplier at the last step; all but constant, eden and noam (tri_stage needs one above 0)."""
+    step_scale: int = 7500
+    """Steps after which eden begins to fall (arXiv:2310.11230, section 4.1)."""
+    epoch_scale: float = 0.1
+    """Share of all steps after which eden begins to fall a second time (3.5 epochs of some 30 to 40 in the paper)."""
 
     def __post_init__(self) -> None:
         one_of("name", self.name, sorted(SCHEDULES))
@@ -107,6 +134,8 @@ class ScheduleConfig:
         within("hold", self.hold, 0, 1 - self.warmup)
         within("init_scale", self.init_scale, 0, 1)
         within("final_scale", self.final_scale, 0, 1)
+        at_least("step_scale", self.step_scale, 1)
+        within("epoch_scale", self.epoch_scale, 1e-6, 1)
         if self.name == "tri_stage":
             at_least("final_scale", self.final_scale, 1e-9)
 
@@ -124,8 +153,16 @@ def _tri_stage(config: ScheduleConfig, steps: int, warmup: int) -> Schedule:
     )
 
 
+def _eden(config: ScheduleConfig, steps: int, warmup: int) -> Schedule:
+    # The warm-up is short and from one half in the paper; `init_scale` is of tri_stage, whose steps are not relative.
+    return partial(
+        eden, step_scale=config.step_scale, epoch_scale=max(1.0, config.epoch_scale * steps), warmup_steps=warmup
+    )
+
+
 SCHEDULES: dict[str, Callable[[ScheduleConfig, int, int], Schedule]] = {
     "constant": lambda config, steps, warmup: partial(constant, warmup_steps=warmup),
+    "eden": _eden,
     "noam": lambda config, steps, warmup: partial(noam, warmup_steps=warmup),
     "tri_stage": _tri_stage,
     "warmup_cosine": lambda config, steps, warmup: partial(
