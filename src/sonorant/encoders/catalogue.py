@@ -21,6 +21,10 @@ ENCODERS: dict[str, str] = {
     "deepspeech_paper": "sonorant.encoders.recurrent:deepspeech_paper",
     "bigru": "sonorant.encoders.recurrent:bigru",
     "bilstm": "sonorant.encoders.recurrent:bilstm",
+    "apc": "sonorant.encoders.apc:apc",
+    "apc_tiny": "sonorant.encoders.apc:apc_tiny",
+    "npc": "sonorant.encoders.npc:npc",
+    "npc_tiny": "sonorant.encoders.npc:npc_tiny",
 }
 """Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
 

@@ -1,0 +1,103 @@
+"""Blocks one after another: what comes out of each on request, a hook between them, and chunk by chunk.
+
+For families whose blocks are called `block(values, lengths) -> values`, and, where they can stream,
+`block.step(values, state) -> (values, state)`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sonorant.core.lengths import zero_padding
+from sonorant.core.types import Features
+
+__all__ = ["Between", "BlockStream", "FrontStream", "run_blocks"]
+
+Between = Callable[[int, Features], Features]
+"""(index of the block that the frames come out of, from 1; 0 before the first; the frames) → frames that go on."""
+
+
+def run_blocks(
+    embedded: Features,
+    blocks: Iterable[Callable[[Tensor, Tensor], Tensor]],
+    layers: bool = False,
+    between: Between | None = None,
+) -> Features | list[Features]:
+    """The frames after all blocks.
+
+    Args:
+        embedded: what enters the first block.
+        blocks: each `(values, lengths) -> values`.
+        layers: give back what enters the first block and what comes out of each instead.
+        between: changes the frames after each block (and before the first).
+    """
+    outputs = [embedded if between is None else between(0, embedded)]
+    for index, block in enumerate(blocks, start=1):
+        lengths = outputs[-1].lengths
+        output = Features(zero_padding(block(outputs[-1].values, lengths), lengths), lengths, embedded.frame_rate)
+        outputs.append(output if between is None else between(index, output))
+    return outputs if layers else outputs[-1]
+
+
+@runtime_checkable
+class FrontStream(Protocol):
+    """A front end in chunks."""
+
+    def push(self, values: Tensor) -> Tensor:
+        """Takes steps of the input; gives the frames `(batch, frame, dim)` that became complete, perhaps none."""
+        ...
+
+    def finish(self) -> Tensor:
+        """The last frames; ready for another signal afterwards."""
+        ...
+
+
+class _Through:
+    """The front end of encoders that take features as they are."""
+
+    def __init__(self, batch: int, dim: int, like: Tensor) -> None:
+        self.nothing = like.new_zeros(batch, 0, dim)
+
+    def push(self, values: Tensor) -> Tensor:
+        return values
+
+    def finish(self) -> Tensor:
+        return self.nothing
+
+
+class BlockStream:
+    """An encoder of blocks that look back only, chunk by chunk (module in `eval()`).
+
+    Args:
+        encoder: with `blocks`, `dim`, `local_dim` and `frame_rate`.
+        batch: signals that grow together.
+        front: its front end in chunks; frames go in as they are where None.
+    """
+
+    def __init__(self, encoder: Any, batch: int = 1, front: FrontStream | None = None) -> None:
+        self.encoder, self.batch = encoder, batch
+        like = next(encoder.parameters())
+        self.front = _Through(batch, encoder.local_dim, like) if front is None else front
+        self.states: list[Any] = [None] * len(encoder.blocks)
+
+    def push(self, values: Tensor) -> Features:
+        """Takes any number of steps; returns the frames that came out (perhaps none)."""
+        return self._advance(self.front.push(values))
+
+    def finish(self) -> Features:
+        """The last frames; the stream is then ready for another signal."""
+        features = self._advance(self.front.finish())
+        self.states = [None] * len(self.states)
+        return features
+
+    @torch.no_grad()
+    def _advance(self, frames: Tensor) -> Features:
+        if frames.shape[1] == 0:
+            frames = frames.new_zeros(self.batch, 0, self.encoder.dim)
+        else:
+            for index, block in enumerate(self.encoder.blocks):
+                frames, self.states[index] = block.step(frames, self.states[index])
+        lengths = torch.full((self.batch,), frames.shape[1], device=frames.device)
+        return Features(frames, lengths, self.encoder.frame_rate)
