@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.nn.dropout import dropout
+from sonorant.nn.masking import attention_mask
+from sonorant.nn.packed import Layout
 from sonorant.nn.position import RelativeBias, ShawBias, relative_table, rotary_table, rotate
 from sonorant.nn.streaming import trim
 
-__all__ = ["Attention", "Position", "position_table"]
+__all__ = ["Attention", "Position", "attend", "cut_table", "position_table"]
 
 Position = Literal["none", "rotary", "relative", "shaw"]
 
@@ -30,6 +32,47 @@ def position_table(
     if position == "relative":
         return relative_table(num_queries, num_keys, dim, device)
     return None
+
+
+def cut_table(position: str, table: Tensor | None, num_frames: int) -> Tensor | None:
+    """The part of a table for `N` frames that an item of `num_frames` needs."""
+    if table is None:
+        return None
+    if position == "rotary":
+        return table[:, :num_frames]
+    longest = table.shape[0] // 2  # rows are the distances from `longest` down to 1 − `longest`
+    return table[longest - num_frames : longest + num_frames]
+
+
+def attend(
+    query: Float[Tensor, "batch head query headdim"],
+    key: Float[Tensor, "batch head key headdim"],
+    value: Float[Tensor, "batch head key headdim"],
+    *,
+    bias: Float[Tensor, "... query key"] | None = None,
+    mask: Bool[Tensor, "#batch 1 #query key"] | None = None,
+    dropout_prob: float = 0.0,
+) -> Float[Tensor, "batch head query headdim"]:
+    """Weighted sums of values by the softmax of query · key + bias where `mask` is True; queries come scaled.
+
+    On a CPU torch's fused kernel knows no dropout, and nowhere a bias with a gradient.
+    """
+    fused = bias is None or not bias.requires_grad
+    if fused and (dropout_prob == 0 or query.device.type != "cpu"):
+        if bias is not None:
+            bias = bias.to(query.dtype)
+            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))  # type: ignore[assignment]
+        return nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout_prob, scale=1.0)
+    return dropout(_weights(query, key, bias, mask), dropout_prob) @ value
+
+
+def _weights(query: Tensor, key: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    scores = query @ key.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1)
 
 
 class Attention(nn.Module):
@@ -71,6 +114,28 @@ class Attention(nn.Module):
         query, key, value = self._heads(values)
         return self._merge(self._attend(query, key, value, mask, table))
 
+    def packed(
+        self, values: Float[Tensor, "*frames dim"], layout: Layout, table: Tensor | None = None
+    ) -> Float[Tensor, "*frames dim"]:
+        """The same over a layout; `table` is that of its longest item."""
+        heads = self.query_key_value(values).unflatten(-1, (3, self.num_heads, -1))
+
+        def items(own: Tensor, lengths: Tensor | None) -> Tensor:
+            query, key, value = own.permute(2, 0, 3, 1, 4).unbind(0)  # from (item, frame, 3, head, headdim)
+            mask = None if lengths is None else attention_mask(lengths, own.shape[1])
+            cut = cut_table(self.position, table, own.shape[1])
+            return self._attend(query, key, value, mask, cut).transpose(1, 2).flatten(2)
+
+        return self.output(layout.over_items(items, heads))
+
+    def weights(
+        self, values: Float[Tensor, "batch frame dim"], mask: Tensor | None = None, table: Tensor | None = None
+    ) -> Float[Tensor, "batch head query key"]:
+        """The attention map alone, for those who want to look at it."""
+        query, key, _ = self._heads(values)
+        query, key, bias = self._placed(query, key, table)
+        return _weights(query, key, bias, mask)
+
     def step(
         self, values: Float[Tensor, "batch frame dim"], key: Tensor, value: Tensor, left_frames: int | None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,26 +159,24 @@ class Attention(nn.Module):
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, table: Tensor | None
     ) -> Float[Tensor, "batch head query headdim"]:
+        query, key, bias = self._placed(query, key, table)
+        prob = self.dropout if self.training else 0.0
+        return attend(query, key, value, bias=bias, mask=mask, dropout_prob=prob)
+
+    def _placed(self, query: Tensor, key: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scaled queries, keys and the bias of their scores, each with what it knows of positions."""
         if table is None:
             dim, sizes = self.output.in_features, (query.shape[2], key.shape[2])
             table = position_table(self.position, dim, self.num_heads, *sizes, device=query.device)
         bias = None
         if self.position == "rotary" and table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        query = query * query.shape[-1] ** -0.5
+        scale = query.shape[-1] ** -0.5
+        query = query * scale
         if self.relative is not None and table is not None:
             # The biases stand beside the unscaled query in the paper, so they are scaled here like it.
-            scale = query.shape[-1] ** -0.5
             bias = self.relative(query, key.shape[2], table, scale)
             query = query + self.relative.content_bias * scale
         if self.shaw is not None:
             bias = self.shaw(query, key.shape[2])
-        prob = self.dropout if self.training else 0.0
-        if bias is None and (prob == 0 or query.device.type != "cpu"):
-            return nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=prob, scale=1.0)
-        scores = query @ key.transpose(-1, -2)
-        if bias is not None:
-            scores = scores + bias
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        return dropout(scores.softmax(-1), prob) @ value
+        return query, key, bias

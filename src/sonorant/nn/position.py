@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
+from sonorant.nn.packed import Layout
 
 __all__ = [
-    "ConvolutionalPosition", "RelativeBias", "ShawBias", "SinusoidalPosition", "relative_table", "rotary_table", "rotate",
-    "sinusoids",
+    "ConvolutionalPosition", "RelativeBias", "ShawBias", "SinusoidalPosition", "StackedConvolutionalPosition",
+    "relative_table", "rotary_table", "rotate", "sinusoids",
 ]  # fmt: skip
 
 
@@ -37,6 +38,10 @@ class SinusoidalPosition(nn.Module):
     def forward(self, values: Float[Tensor, "batch frame dim"], offset: int = 0) -> Float[Tensor, "batch frame dim"]:
         positions = torch.arange(values.shape[1], device=values.device) + offset
         return values + sinusoids(positions, self.dim).to(values.dtype)
+
+    def packed(self, values: Float[Tensor, "*frames dim"], layout: Layout) -> Float[Tensor, "*frames dim"]:
+        """The same over a layout."""
+        return layout.over_items(lambda own, _: self(own), values)
 
 
 def rotary_table(num_frames: int, dim: int, device: torch.device | str = "cpu") -> Float[Tensor, "2 frame half"]:
@@ -147,6 +152,57 @@ class ConvolutionalPosition(nn.Module):
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch frame dim"]:
-        masked = zero_padding(values, lengths)
-        positions = self.conv(masked.transpose(1, 2)).transpose(1, 2)[:, : values.shape[1]]
-        return values + nn.functional.gelu(positions)
+        return values + nn.functional.gelu(self._positions(zero_padding(values, lengths)))
+
+    def packed(self, values: Float[Tensor, "*frames dim"], layout: Layout) -> Float[Tensor, "*frames dim"]:
+        """The same over a layout."""
+        weight = self.conv.weight  # once: weight norm makes it anew at each look
+
+        def items(own: Tensor, lengths: Tensor | None) -> Tensor:
+            return self._positions(own if lengths is None else zero_padding(own, lengths), weight)
+
+        return values + nn.functional.gelu(layout.over_items(items, values))
+
+    def _positions(self, values: Tensor, weight: Tensor | None = None) -> Tensor:
+        conv = self.conv
+        weight = conv.weight if weight is None else weight
+        out = nn.functional.conv1d(values.transpose(1, 2), weight, conv.bias, padding=conv.padding, groups=conv.groups)
+        return out.transpose(1, 2)[:, : values.shape[1]]
+
+
+class StackedConvolutionalPosition(nn.Module):
+    """Adds what several narrower grouped convolutions make, each followed by a norm and GELU (arXiv:2202.03555, as in fairseq).
+
+    Args:
+        dim: channels.
+        kernel_size: frames that each convolution sees; odd.
+        num_groups: groups of channels.
+        depth: convolutions.
+    """
+
+    def __init__(self, dim: int, kernel_size: int = 19, num_groups: int = 16, depth: int = 5) -> None:
+        super().__init__()
+        if dim % num_groups or kernel_size % 2 == 0:
+            raise ConfigError(
+                f"num_groups must divide dim and kernel_size be odd, got num_groups={num_groups}, dim={dim} and "
+                f"kernel_size={kernel_size}"
+            )
+        self.convs = nn.ModuleList(
+            nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=num_groups) for _ in range(depth)
+        )
+
+    def forward(
+        self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch frame dim"]:
+        return values + self._positions(values, lengths)
+
+    def packed(self, values: Float[Tensor, "*frames dim"], layout: Layout) -> Float[Tensor, "*frames dim"]:
+        """The same over a layout."""
+        return values + layout.over_items(self._positions, values)
+
+    def _positions(self, values: Tensor, lengths: Tensor | None) -> Tensor:
+        for conv in self.convs:
+            values = values if lengths is None else zero_padding(values, lengths)
+            values = conv(values.transpose(1, 2)).transpose(1, 2)
+            values = nn.functional.gelu(nn.functional.layer_norm(values, values.shape[-1:]))
+        return values
