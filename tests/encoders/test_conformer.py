@@ -12,11 +12,19 @@ CASES = {
     "conformer_small": {**SMALL, "position": "rotary", "norm": "batch"},
     "conformer_medium": {**SMALL, "position": "shaw", "subsampling": "depthwise", "factor": 8, "norm": "rms"},
     "conformer_large": {**SMALL, "num_heads": 2, "position": "none", "subsampling": "conv1d", "norm": "group"},
+    "fastconformer_tiny": {**SMALL, "channels": 8},
+    "fastconformer_medium": {**SMALL, "channels": 8, "norm": "batch", "bias": False, "scale_input": True},
+    "fastconformer_large": {**SMALL, "num_heads": 4, "channels": 8, "position": "rotary"},
+    "fastconformer_xlarge": {**SMALL, "channels": 8, "position": "none"},
+    "fastconformer_streaming": {**SMALL, "channels": 8, "chunk_size": 2},
+    "nest_large": {**SMALL, "channels": 8, "norm": "rms"},
     "deepspeech": {"dim": 32, "context": 3, "input_dim": 40},
     "deepspeech_paper": {"dim": 32, "context": 3, "input_dim": 40},
     "bigru": {"dim": 24, "num_layers": 2, "input_dim": 40},
     "bilstm": {"dim": 24, "num_layers": 2, "input_dim": 40, "subsampling": "conv2d"},
 }
+SAME_PROGRAM = ("fastconformer_large", "fastconformer_xlarge", "nest_large")
+"""Their parts are exported with others."""
 STREAMING = {
     "relative": {**SMALL, "causal": True, "chunk_size": 3, "left_chunks": 2},
     "rotary": {**SMALL, "causal": True, "chunk_size": 4, "position": "rotary", "norm": "batch"},
@@ -28,9 +36,11 @@ STREAMING = {
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str) -> None:
     # torch.export unrolls a recurrence over the frames it saw, so those programs keep their length.
-    dynamic = name.startswith("conformer")
+    dynamic = "conformer" in name or "nest" in name
+    streaming = name in ("deepspeech", "fastconformer_streaming")
+    export = name not in SAME_PROGRAM
     check_encoder(
-        lambda: build_encoder(name, **CASES[name]), input_dim=40, dynamic=dynamic, streaming=name == "deepspeech"
+        lambda: build_encoder(name, **CASES[name]), input_dim=40, dynamic=dynamic, streaming=streaming, export=export
     )
 
 

@@ -1,4 +1,7 @@
-"""The Conformer encoder (Gulati et al., 2020, arXiv:2005.08100): config, model, stream, published sizes.
+"""The Conformer encoder (Gulati et al., 2020, arXiv:2005.08100) and Fast Conformer: config, model, stream, published sizes.
+
+Fast Conformer (Rekesh et al., 2023, arXiv:2305.05084) is the same with a cheaper front end (depthwise, ×8) and shorter
+kernels, NEST (arXiv:2408.13106) a Fast Conformer that is pre-trained.
 
 Where we differ from the paper: the norm inside the convolution module is LayerNorm by default, not BatchNorm, so that an
 item comes out the same in any batch while training too (`norm="batch"` is the paper's, over valid frames only); kernels
@@ -24,10 +27,12 @@ from sonorant.nn.dropout import Dropout
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.norm import NORMS
 from sonorant.nn.streaming import FrameBuffer, LayerCache, chunk_mask
+from sonorant.nn.transformer import Between
 
 __all__ = [
     "Conformer", "ConformerConfig", "ConformerStream", "build", "conformer_large", "conformer_medium",
-    "conformer_small", "conformer_tiny",
+    "conformer_small", "conformer_tiny", "fastconformer_large", "fastconformer_medium", "fastconformer_streaming",
+    "fastconformer_tiny", "fastconformer_xlarge", "nest_large",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -42,7 +47,8 @@ class ConformerConfig:
     input_frame_rate: float = 100.0
     """Frames a second that come in (10 ms hop; section 3.1)."""
     subsampling: str = "conv2d"
-    """Front end: conv2d (the paper's), depthwise (Fast Conformer's), conv1d, or stack."""
+    """Front end: conv2d (the paper's), depthwise (Fast Conformer's), depthwise_valid (the same, can stream), conv1d, or
+    stack."""
     factor: int = 4
     """Input frames that become one (section 2: 10 ms to 40 ms)."""
     channels: int = 0
@@ -64,6 +70,10 @@ class ConformerConfig:
     """Positions in the attention: relative (the paper's), rotary (faster), shaw, none."""
     norm: str = "layer"
     """Norm inside the convolution module: layer, rms, batch (the paper's), group, instance."""
+    bias: bool = True
+    """Of the products in the blocks; Fast Conformers of 2025 have none."""
+    scale_input: bool = False
+    """Multiply what enters the blocks by the square root of `dim`, as NVIDIA's Fast Conformers do."""
     causal: bool = False
     """The convolutions look back only; needed for streaming."""
     chunk_size: int | None = None
@@ -96,10 +106,12 @@ class Conformer(nn.Module):
     torch.Size([1, 25, 64])
     """
 
+    input: Literal["features"] = "features"
+
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.dim, self.num_layers = config.dim, config.num_layers
+        self.dim, self.local_dim, self.num_layers = config.dim, config.dim, config.num_layers
         self.subsampling: Any = build_subsampling(
             config.subsampling, config.input_dim, config.dim, config.factor, config.channels
         )
@@ -114,6 +126,7 @@ class Conformer(nn.Module):
                 config.position,
                 config.norm,
                 config.causal,
+                config.bias,
             )
             for _ in range(config.num_layers)
         )
@@ -133,6 +146,61 @@ class Conformer(nn.Module):
         """Frames that come out for `lengths` that go in; exact."""
         return self.subsampling.output_lengths(lengths)
 
+    def local(self, values: Float[Tensor, "batch frame input"], lengths: Int[Tensor, " batch"]) -> Features:
+        """The front end: `factor` times fewer frames."""
+        hidden, lengths = self.subsampling(values, lengths)
+        return Features(hidden, lengths, self.frame_rate)
+
+    def embed(self, local: Features) -> Features:
+        """Scaled where the configuration says so, with dropout."""
+        values = local.values * self.dim**0.5 if self.config.scale_input else local.values
+        return replace(local, values=self.dropout(values))
+
+    @overload
+    def context(
+        self, embedded: Features, layers: Literal[False] = False, between: Between | None = None
+    ) -> Features: ...
+    @overload
+    def context(self, embedded: Features, layers: Literal[True], between: Between | None = None) -> list[Features]: ...
+    @overload
+    def context(
+        self, embedded: Features, layers: bool, between: Between | None = None
+    ) -> Features | list[Features]: ...
+    def context(
+        self, embedded: Features, layers: bool = False, between: Between | None = None
+    ) -> Features | list[Features]:
+        """The blocks.
+
+        Args:
+            embedded: padded; what stands in the padding does not matter.
+            layers: return what enters the first block and what comes out of each.
+            between: is given each of them (0 for what enters the first block) and returns what the next block gets.
+        """
+        lengths, outputs = embedded.lengths, []
+        hidden = zero_padding(embedded.values, lengths)
+        mask, table = self._surroundings(hidden, lengths)
+        for index in range(len(self.blocks) + 1):
+            if index:
+                hidden = self.blocks[index - 1](hidden, lengths, mask, table)
+            if layers:
+                outputs.append(replace(embedded, values=zero_padding(hidden, lengths)))
+            if between is not None and index < len(self.blocks):
+                given = between(index, replace(embedded, values=zero_padding(hidden, lengths)))
+                hidden = zero_padding(given.values, lengths)
+        return outputs if layers else replace(embedded, values=zero_padding(hidden, lengths))
+
+    def attention_maps(
+        self, values: Float[Tensor, "batch frame input"], lengths: Int[Tensor, " batch"]
+    ) -> list[Float[Tensor, "batch head query key"]]:
+        """The weights of each block's attention."""
+        embedded = self.embed(self.local(values, lengths))
+        hidden, maps = embedded.values, []
+        mask, table = self._surroundings(hidden, embedded.lengths)
+        for block in self.blocks:
+            maps.append(block.attention_map(hidden, mask, table))  # type: ignore[operator]
+            hidden = block(hidden, embedded.lengths, mask, table)
+        return maps
+
     @overload
     def forward(self, values: Tensor, lengths: Tensor, layers: Literal[False] = False) -> Features: ...
     @overload
@@ -147,15 +215,7 @@ class Conformer(nn.Module):
             lengths: frames of each item.
             layers: return what comes out of the front end and of each block, `num_layers + 1` in all.
         """
-        hidden, lengths = self.subsampling(values, lengths)
-        hidden = self.dropout(hidden)
-        mask, table = self._surroundings(hidden, lengths)
-        outputs = [hidden]
-        for block in self.blocks:
-            outputs.append(block(outputs[-1], lengths, mask, table))
-        if layers:
-            return [Features(zero_padding(output, lengths), lengths, self.frame_rate) for output in outputs]
-        return Features(zero_padding(outputs[-1], lengths), lengths, self.frame_rate)
+        return self.context(self.embed(self.local(values, lengths)), layers)
 
     def _surroundings(self, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mask and table of positions, shared by all blocks."""
@@ -188,7 +248,7 @@ class ConformerStream:
             )
         if not encoder.subsampling.streamable:
             raise ConfigError(
-                f"subsampling='{config.subsampling}' pads in time and cannot stream; take conv2d or stack"
+                f"subsampling='{config.subsampling}' pads in time and cannot stream; take conv2d, depthwise_valid or stack"
             )
         self.encoder, self.batch = encoder, batch
         front = encoder.subsampling
@@ -210,7 +270,8 @@ class ConformerStream:
     @torch.no_grad()
     def _chunk(self, window: Tensor) -> Tensor:
         lengths = torch.full((window.shape[0],), window.shape[1], device=window.device)
-        hidden, lengths = self.encoder.subsampling(window, lengths)
+        embedded = self.encoder.embed(self.encoder.local(window, lengths))
+        hidden, lengths = embedded.values, embedded.lengths
         blocks: list[Any] = list(self.encoder.blocks)
         if not self.caches:
             self.caches = [block.empty_cache(window.shape[0], hidden) for block in blocks]
@@ -242,6 +303,39 @@ def conformer_large(**changes: object) -> ConformerConfig:
 def conformer_tiny(**changes: object) -> ConformerConfig:
     """Two small blocks, for tests and demonstrations; no published size."""
     return conformer_medium(**{"num_layers": 2, "dim": 64, "ffn_dim": 128, "kernel_size": 7, "dropout": 0.0, **changes})
+
+
+def fastconformer_medium(**changes: object) -> ConformerConfig:
+    """About 32 M parameters with a decoder: ×8 by depthwise convolutions of 256 channels, kernel 9 (arXiv:2305.05084)."""
+    fast = {"subsampling": "depthwise", "factor": 8, "channels": 256, "kernel_size": 9}
+    return conformer_medium(**{**fast, **changes})
+
+
+def fastconformer_large(**changes: object) -> ConformerConfig:
+    """About 115 M parameters with a decoder."""
+    return fastconformer_medium(**{"num_layers": 17, "dim": 512, "num_heads": 8, "ffn_dim": 2048, **changes})
+
+
+def fastconformer_xlarge(**changes: object) -> ConformerConfig:
+    """About 0.6 G parameters."""
+    return fastconformer_large(**{"num_layers": 24, "dim": 1024, "ffn_dim": 4096, **changes})
+
+
+def fastconformer_tiny(**changes: object) -> ConformerConfig:
+    """Two small blocks; no published size."""
+    small = {"num_layers": 2, "dim": 64, "ffn_dim": 128, "channels": 32, "dropout": 0.0}
+    return fastconformer_medium(**{**small, **changes})
+
+
+def fastconformer_streaming(**changes: object) -> ConformerConfig:
+    """The large one for streams: chunks of 1.04 s that see 5.2 s of the past, about as in arXiv:2312.17279."""
+    stream = {"subsampling": "depthwise_valid", "causal": True, "chunk_size": 13, "left_chunks": 5}
+    return fastconformer_large(**{**stream, **changes})
+
+
+def nest_large(**changes: object) -> ConformerConfig:
+    """17 blocks of 512, as pre-trained in arXiv:2408.13106 (section 3.1)."""
+    return fastconformer_large(**changes)
 
 
 def build(config: ConformerConfig) -> Conformer:

@@ -61,11 +61,12 @@ class DeepSpeechEncoder(nn.Module):
     torch.Size([1, 50, 16])
     """
 
+    input: Literal["features"] = "features"
     num_layers = 5
 
     def __init__(self, config: DeepSpeechConfig) -> None:
         super().__init__()
-        self.config, self.dim = config, config.dim
+        self.config, self.dim, self.local_dim = config, config.dim, config.input_dim
         widths = [config.input_dim * (2 * config.context + 1), config.dim, config.dim, config.dim]
         self.dense = nn.ModuleList(ClippedLinear(*pair, config.clip, config.dropout) for pair in pairwise(widths))
         if config.recurrence == "lstm":
@@ -73,6 +74,11 @@ class DeepSpeechEncoder(nn.Module):
         else:
             self.recurrent = ClippedRnn(config.dim, config.dim, config.clip)
         self.last = ClippedLinear(config.dim, config.dim, config.clip, config.dropout)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The five layers."""
+        return nn.ModuleList([*self.dense, self.recurrent, self.last])
 
     @property
     def frame_rate(self) -> float:
@@ -88,27 +94,43 @@ class DeepSpeechEncoder(nn.Module):
         """As many frames as come in."""
         return lengths
 
-    def forward(
-        self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"], layers: bool = False
-    ) -> Features | list[Features]:
-        """Encodes a padded batch; `layers=True` returns what comes out of each of the five layers."""
+    def local(self, values: Float[Tensor, "batch frame input"], lengths: Int[Tensor, " batch"]) -> Features:
+        """The frames as they are."""
+        return Features(zero_padding(values, lengths), lengths, self.frame_rate)
+
+    def embed(self, local: Features) -> Features:
+        """Each frame with `context` neighbours on both sides, one after another."""
         context = self.config.context
-        padded = nn.functional.pad(zero_padding(values, lengths), (0, 0, context, context))
-        outputs = self.dense_outputs(padded)
+        padded = nn.functional.pad(zero_padding(local.values, local.lengths), (0, 0, context, context))
+        return replace(local, values=zero_padding(self._windows(padded), local.lengths))
+
+    def context(self, embedded: Features, layers: bool = False) -> Features | list[Features]:
+        """The five layers; `layers=True` returns the windows and what comes out of each layer."""
+        lengths = embedded.lengths
+        outputs = [zero_padding(embedded.values, lengths)]
+        for layer in self.dense:
+            outputs.append(layer(outputs[-1]))
         outputs.append(self.recurrent(outputs[-1], lengths))
         outputs.append(self.last(outputs[-1]))
         wanted = outputs if layers else outputs[-1:]
-        features = [Features(zero_padding(output, lengths), lengths, self.frame_rate) for output in wanted]
+        features = [replace(embedded, values=zero_padding(output, lengths)) for output in wanted]
         return features if layers else features[0]
 
-    def dense_outputs(self, padded: Float[Tensor, "batch frame dim"]) -> list[Tensor]:
-        """The first three layers over windows of frames that are already surrounded by their context."""
-        windows = padded.unfold(1, self.receptive_field, 1).transpose(2, 3).flatten(2)
-        outputs = []
+    def forward(
+        self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"], layers: bool = False
+    ) -> Features | list[Features]:
+        """Encodes a padded batch; `layers=True` returns the windows and what comes out of each of the five layers."""
+        return self.context(self.embed(self.local(values, lengths)), layers)
+
+    def _windows(self, padded: Tensor) -> Tensor:
+        return padded.unfold(1, self.receptive_field, 1).transpose(2, 3).flatten(2)
+
+    def dense_output(self, padded: Float[Tensor, "batch frame input"]) -> Float[Tensor, "batch out dim"]:
+        """The first three layers over frames that are already surrounded by their context."""
+        hidden = self._windows(padded)
         for layer in self.dense:
-            windows = layer(windows)
-            outputs.append(windows)
-        return outputs
+            hidden = layer(hidden)
+        return hidden
 
     def stream(self, batch: int = 1) -> "DeepSpeechStream":
         """A stream over `batch` signals that grow together; needs the one-directional recurrence."""
@@ -149,7 +171,7 @@ class DeepSpeechStream:
         if num_frames == 0:
             hidden = joined.new_zeros(self.batch, 0, encoder.dim)
         else:
-            dense = encoder.dense_outputs(joined)[-1]
+            dense = encoder.dense_output(joined)
             hidden, self.state = encoder.recurrent.step(dense, self.state)
             hidden = encoder.last(hidden)
         lengths = torch.full((self.batch,), num_frames, device=hidden.device)
@@ -198,9 +220,11 @@ class RecurrentEncoder(nn.Module):
     torch.Size([1, 25, 32])
     """
 
+    input: Literal["features"] = "features"
+
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
-        self.config, self.num_layers = config, config.num_layers
+        self.config, self.num_layers, self.local_dim = config, config.num_layers, config.dim
         self.subsampling: Any = build_subsampling(
             config.subsampling, config.input_dim, config.dim, config.factor, config.channels
         )
@@ -212,6 +236,12 @@ class RecurrentEncoder(nn.Module):
             norms.append(nn.LayerNorm(width))
         self.dim = width
         self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(norms)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Recurrence and norm of each layer."""
+        pairs = zip(self.layers, self.norms, strict=True)
+        return nn.ModuleList(nn.ModuleList(pair) for pair in pairs)
 
     @property
     def frame_rate(self) -> float:
@@ -227,17 +257,30 @@ class RecurrentEncoder(nn.Module):
         """Frames that come out for `lengths` that go in; exact."""
         return self.subsampling.output_lengths(lengths)
 
+    def local(self, values: Float[Tensor, "batch frame input"], lengths: Int[Tensor, " batch"]) -> Features:
+        """The front end: `factor` times fewer frames."""
+        hidden, lengths = self.subsampling(values, lengths)
+        return Features(hidden, lengths, self.frame_rate)
+
+    def embed(self, local: Features) -> Features:
+        """The frames as they are."""
+        return local
+
+    def context(self, embedded: Features, layers: bool = False) -> Features | list[Features]:
+        """The recurrences; `layers=True` returns what enters the first and what comes out of each."""
+        lengths = embedded.lengths
+        outputs = [zero_padding(embedded.values, lengths)]
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            outputs.append(norm(layer(self.dropout(outputs[-1]), lengths)))
+        wanted = outputs if layers else outputs[-1:]
+        features = [replace(embedded, values=zero_padding(output, lengths)) for output in wanted]
+        return features if layers else features[0]
+
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"], layers: bool = False
     ) -> Features | list[Features]:
         """Encodes a padded batch; `layers=True` returns the front end's and each layer's output."""
-        hidden, lengths = self.subsampling(values, lengths)
-        outputs = [hidden]
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            outputs.append(norm(layer(self.dropout(outputs[-1]), lengths)))
-        wanted = outputs if layers else outputs[-1:]
-        features = [Features(zero_padding(output, lengths), lengths, self.frame_rate) for output in wanted]
-        return features if layers else features[0]
+        return self.context(self.embed(self.local(values, lengths)), layers)
 
 
 def deepspeech(**changes: Any) -> DeepSpeechConfig:

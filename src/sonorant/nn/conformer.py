@@ -13,14 +13,14 @@ from sonorant.nn.streaming import LayerCache
 __all__ = ["ConformerBlock", "ConvolutionModule", "feed_forward"]
 
 
-def feed_forward(dim: int, ffn_dim: int, dropout: float) -> nn.Sequential:
+def feed_forward(dim: int, ffn_dim: int, dropout: float, bias: bool = True) -> nn.Sequential:
     """Norm, expansion, Swish, contraction (section 2.3); dropout after both products."""
     return nn.Sequential(
         nn.LayerNorm(dim),
-        nn.Linear(dim, ffn_dim),
+        nn.Linear(dim, ffn_dim, bias),
         nn.SiLU(),
         Dropout(dropout),
-        nn.Linear(ffn_dim, dim),
+        nn.Linear(ffn_dim, dim, bias),
         Dropout(dropout),
     )
 
@@ -34,17 +34,20 @@ class ConvolutionModule(nn.Module):
         dropout: on the output.
         norm: between depthwise and Swish, a name in `nn.norm.NORMS`; the paper's is "batch".
         causal: the convolution looks back only.
+        bias: of the three convolutions.
     """
 
-    def __init__(self, dim: int, kernel_size: int, dropout: float, norm: str = "layer", causal: bool = False) -> None:
+    def __init__(
+        self, dim: int, kernel_size: int, dropout: float, norm: str = "layer", causal: bool = False, bias: bool = True
+    ) -> None:
         super().__init__()
         if causal and norm in ("group", "instance"):
             raise ConfigError(f"norm={norm!r} looks at a whole item and cannot be causal; take layer, rms or batch")
         self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, 2 * dim)
-        self.depthwise = DepthwiseConv(dim, kernel_size, causal)
+        self.expand = nn.Linear(dim, 2 * dim, bias)
+        self.depthwise = DepthwiseConv(dim, kernel_size, causal, bias)
         self.inner_norm = build_norm(norm, dim)
-        self.contract = nn.Linear(dim, dim)
+        self.contract = nn.Linear(dim, dim, bias)
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -73,6 +76,7 @@ class ConformerBlock(nn.Module):
         position: kind of position in the attention.
         norm: inside the convolution module.
         causal: the convolution looks back only.
+        bias: of all products but those of positions; Fast Conformers of 2025 have none.
     """
 
     def __init__(
@@ -85,14 +89,18 @@ class ConformerBlock(nn.Module):
         position: str = "relative",
         norm: str = "layer",
         causal: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.first_ffn = feed_forward(dim, ffn_dim, dropout)
+        self.first_ffn = feed_forward(dim, ffn_dim, dropout, bias)
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, num_heads, dropout, position)
+        if not bias:
+            self.attention.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
+            self.attention.output = nn.Linear(dim, dim, bias=False)
         self.dropout = Dropout(dropout)
-        self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm, causal)
-        self.second_ffn = feed_forward(dim, ffn_dim, dropout)
+        self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm, causal, bias)
+        self.second_ffn = feed_forward(dim, ffn_dim, dropout, bias)
         self.norm = nn.LayerNorm(dim)
 
     def forward(
@@ -107,6 +115,13 @@ class ConformerBlock(nn.Module):
         values = values + self.convolution(values, lengths)
         values = values + 0.5 * self.second_ffn(values)
         return self.norm(values)
+
+    def attention_map(
+        self, values: Float[Tensor, "batch frame dim"], mask: Tensor | None = None, table: Tensor | None = None
+    ) -> Float[Tensor, "batch head query key"]:
+        """The weights of the attention for what comes into the block."""
+        values = values + 0.5 * self.first_ffn(values)
+        return self.attention.weights(self.attention_norm(values), mask, table)
 
     def empty_cache(self, batch: int, like: Tensor) -> LayerCache:
         """The cache before the first chunk, with the device and type of `like`."""

@@ -108,29 +108,33 @@ class DepthwiseConv(nn.Module):
         dim: channels.
         kernel_size: odd, frames that one output sees.
         causal: look back only, never ahead.
+        bias: add a learnt number to each channel.
     """
 
-    def __init__(self, dim: int, kernel_size: int, causal: bool = False) -> None:
+    def __init__(self, dim: int, kernel_size: int, causal: bool = False, bias: bool = True) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, so that frames keep their places, got {kernel_size}")
         self.left = kernel_size - 1 if causal else kernel_size // 2
         self.right = 0 if causal else kernel_size // 2
         self.weight = nn.Parameter(torch.empty(dim, 1, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch frame dim"]:
-        return depthwise_conv(zero_padding(values, lengths), self.weight, self.left, self.right) + self.bias
+        return self._shifted(depthwise_conv(zero_padding(values, lengths), self.weight, self.left, self.right))
 
     def step(
         self, values: Float[Tensor, "batch frame dim"], past: Float[Tensor, "batch past dim"]
     ) -> tuple[Tensor, Tensor]:
         """The causal convolution over one chunk after `past` (`left` frames); returns the output and the new past."""
         joined = torch.cat([past, values], dim=1)
-        return depthwise_conv(joined, self.weight, 0, 0) + self.bias, joined[:, joined.shape[1] - self.left :]
+        return self._shifted(depthwise_conv(joined, self.weight, 0, 0)), joined[:, joined.shape[1] - self.left :]
+
+    def _shifted(self, values: Tensor) -> Tensor:
+        return values if self.bias is None else values + self.bias
 
 
 def _through(layers: Sequence[Geometry], lengths: Count) -> Count:
@@ -293,6 +297,10 @@ def _depthwise(input_dim: int, dim: int, factor: int, channels: int) -> nn.Modul
     return Subsampling2d(input_dim, dim, channels=channels, factor=factor, depthwise=True, padding=1)
 
 
+def _depthwise_valid(input_dim: int, dim: int, factor: int, channels: int) -> nn.Module:
+    return Subsampling2d(input_dim, dim, channels=channels or min(dim, 256), factor=factor, depthwise=True)
+
+
 def _stack(input_dim: int, dim: int, factor: int, channels: int) -> nn.Module:
     return FrameStack(input_dim, dim, factor)
 
@@ -300,10 +308,11 @@ def _stack(input_dim: int, dim: int, factor: int, channels: int) -> nn.Module:
 SUBSAMPLINGS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "conv2d": _conv2d,
     "depthwise": _depthwise,
+    "depthwise_valid": _depthwise_valid,
     "conv1d": _conv1d,
     "stack": _stack,
 }
-"""Name → builder from (input_dim, dim, factor, channels)."""
+"""Name → builder from (input_dim, dim, factor, channels); "depthwise_valid" is "depthwise" without padding and can stream."""
 
 
 def build_subsampling(name: str, input_dim: int, dim: int, factor: int, channels: int = 0) -> nn.Module:
