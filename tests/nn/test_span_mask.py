@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sonorant.core.errors import ConfigError
 from sonorant.core.seed import item_seeds
-from sonorant.nn.masking import MaskConfig, MaskEmbedding, channel_mask, span_mask
+from sonorant.nn.masking import MaskConfig, MaskEmbedding, channel_mask, frames_at, hidden_first, span_mask
 
 STYLES = [
     {"style": "share", "prob": 0.65, "span": 10},
@@ -118,3 +118,15 @@ def test_refusals() -> None:
         MaskConfig(prob=math.pi)
     with pytest.raises(ConfigError, match="style"):
         span_mask(seeds_of(1), torch.tensor([5]), 5, style="shares")
+
+
+def test_hidden_frames_come_first_and_in_order() -> None:
+    seeds, lengths = seeds_of(3), torch.tensor([40, 31, 22])
+    mask = MaskConfig().draw(seeds, lengths, 40)
+    values = torch.randn(3, 40, 2, 5)
+    places, counts = hidden_first(mask)
+    taken = frames_at(values, places)
+    for item, count in enumerate(counts.tolist()):
+        assert torch.equal(taken[item, :count], values[item][mask[item]])
+    assert places.shape[1] == int(mask.sum(1).max())
+    assert hidden_first(torch.zeros(2, 5, dtype=torch.bool))[0].shape == (2, 0)

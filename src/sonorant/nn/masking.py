@@ -16,7 +16,10 @@ from sonorant.core.config import at_least, one_of, within
 from sonorant.core.lengths import valid_mask
 from sonorant.core.seed import normal, uniform
 
-__all__ = ["MaskConfig", "MaskEmbedding", "attention_mask", "channel_mask", "reverse_frames", "span_mask"]
+__all__ = [
+    "MaskConfig", "MaskEmbedding", "attention_mask", "channel_mask", "frames_at", "hidden_first", "reverse_frames",
+    "span_mask",
+]  # fmt: skip
 
 Style = Literal["share", "bernoulli"]
 
@@ -186,3 +189,23 @@ class MaskEmbedding(nn.Module):
         assert seeds is not None, "noise is drawn from the items' seeds"
         drawn = normal(seeds, "mask/noise", values.shape[1] * values.shape[2]).view(values.shape)
         return torch.where(mask[..., None], (self.noise * drawn).to(values.dtype), values)
+
+
+def hidden_first(mask: Bool[Tensor, "batch frame"]) -> tuple[Int[Tensor, "batch position"], Int[Tensor, " batch"]]:
+    """Where the hidden frames of each item stand, in order, and how many there are; beyond these, other frames.
+
+    >>> places, counts = hidden_first(torch.tensor([[False, True, True], [False, False, True]]))
+    >>> places.tolist(), counts.tolist()
+    ([[1, 2], [2, 0]], [2, 1])
+    """
+    counts = mask.sum(dim=1)
+    most = int(counts.max()) if len(counts) else 0
+    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :most], counts
+
+
+def frames_at(
+    values: Shaped[Tensor, "batch frame *rest"], places: Int[Tensor, "batch position"]
+) -> Shaped[Tensor, "batch position *rest"]:
+    """The frames at some places of each item."""
+    index = places.view(*places.shape, *[1] * (values.dim() - 2)).expand(*places.shape, *values.shape[2:])
+    return values.gather(1, index)

@@ -36,6 +36,20 @@ class DoctorConfig:
     """Share of blank frames (`diagnose` → "blank_share") that counts as blank output."""
     blank_steps: int = 5000
     """Steps after which output may no longer be all blank: CTC begins with blanks, always, and leaves them."""
+    collapse_steps: int = 500
+    """Steps after which a representation may no longer be collapsed; at first, many are."""
+    collapse_checks: int = 3
+    """Calls of `diagnose` in a row that must find it so until it stops."""
+    min_variation: float = 1e-3
+    """Variance of frames over their mean square (`diagnose` → "frame_variation") below which frames are all alike."""
+    min_rank: float = 1.5
+    """Directions in use ("effective_rank") below which a representation is a line."""
+    min_perplexity: float = 1.5
+    """Codes in equal use ("…_perplexity") below which one code stands for everything."""
+    chance_steps: int = 3000
+    """Steps after which a contrastive choice must be better than chance…"""
+    chance_factor: float = 1.5
+    """…by so many times."""
     starved_share: float = 0.5
     """Share of the time spent waiting for data above which it warns."""
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sonorant.core.errors import TrainingError
 from sonorant.core.types import Batch
 from sonorant.train.config import DoctorConfig
+from sonorant.train.symptoms import collapses
 
 __all__ = ["Diagnosis", "Doctor", "dead_items", "untargeted_items"]
 
@@ -54,6 +55,8 @@ class Doctor:
         self._dead: list[str] = []
         self._untargeted: list[str] = []
         self._warned: set[str] = set()
+        self._symptoms: dict[str, int] = {}
+        """Signs of collapse, and in how many looks in a row each was seen."""
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -175,8 +178,9 @@ class Doctor:
         """Looks at what the task's `diagnose` says of its present output.
 
         Raises:
-            Diagnosis: "blank_share" is still at the limit after `blank_steps`.
+            Diagnosis: "blank_share" is still at the limit after `blank_steps`, or a representation has collapsed.
         """
+        self._collapsed(step, statistics)
         share = statistics.get("blank_share", 0.0)
         limit = self.config.blank_steps
         if limit and step >= limit and share >= self.config.blank_share:
@@ -185,6 +189,16 @@ class Doctor:
                 "plateau; it did not. Raise the learning rate, start with shorter utterances, lower the number of tokens "
                 "or the stride, and check that the labels are not empty"
             )
+
+    def _collapsed(self, step: int, statistics: Mapping[str, float]) -> None:
+        found = dict(collapses(step, statistics, self.config))
+        for gone in set(self._symptoms) - set(found):
+            del self._symptoms[gone]
+        for symptom, message in found.items():
+            self._symptoms[symptom] = self._symptoms.get(symptom, 0) + 1
+            if 0 < self.config.collapse_checks <= self._symptoms[symptom]:
+                raise Diagnosis(f"{message} (step {step}, {self._symptoms[symptom]} checks in a row)")
+            logger.warning("step %d: %s", step, message)
 
     def unreached(self, module: nn.Module) -> list[str]:
         """Names of parameters that learn and got no gradient in the first step, warned of once.
@@ -219,10 +233,11 @@ class Doctor:
 
     def state_dict(self) -> dict[str, Any]:
         losses = {name: {**vars(history), "recent": list(history.recent)} for name, history in self._losses.items()}
-        return {"losses": losses, "nonfinite": self._nonfinite}
+        return {"losses": losses, "nonfinite": self._nonfinite, "symptoms": dict(self._symptoms)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._nonfinite = state["nonfinite"]
+        self._symptoms = dict(state.get("symptoms", {}))  # older checkpoints have none
         self._losses = {
             name: _LossHistory(**{**history, "recent": deque(history["recent"], maxlen=WINDOW)})
             for name, history in state["losses"].items()

@@ -28,6 +28,7 @@ from sonorant.train.record import Resume, check_record, run_record
 from sonorant.train.schedule import Schedule
 from sonorant.train.state import load_module, load_optimizer, module_state, optimizer_state, tensors_of
 from sonorant.train.step import LossModule, Stepper
+from sonorant.train.symptoms import gradient_shares
 
 __all__ = ["Requests", "Session"]
 
@@ -93,6 +94,8 @@ class Session:
         """One step on every worker; skipped, and counted, where something is not finite."""
         if self.step == 0:
             self.stepper.after_backward = lambda: self.doctor.unreached(self.objective)
+        elif self._diagnosis_due(self.step + 1):
+            self.stepper.after_backward = lambda: self.meter.note(gradient_shares(self.objective))
         due = self.fabric.global_rank == 0 and self._clock_is_due()
         result = self.stepper.run(self.step, (float(asked_to_stop > 0), float(due)))
         self.step += 1
@@ -105,10 +108,13 @@ class Session:
                 self.ema.update()
         self.meter.add(result)
         self._bar.update(self.step, result.losses, result.rates, self.meter.speed())
-        if self._diagnose is not None and _every(self.step, self.config.doctor.diagnose_every):
+        if self._diagnosis_due(self.step):
             self._examine()
         stop, save = result.requests
         return Requests(stop > 0, save > 0)
+
+    def _diagnosis_due(self, step: int) -> bool:
+        return self._diagnose is not None and _every(step, self.config.doctor.diagnose_every)
 
     def _clock_is_due(self) -> bool:
         minutes = self.config.checkpoint_minutes
