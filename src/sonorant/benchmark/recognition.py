@@ -4,7 +4,6 @@ Each is a stage of the workspace, so that a recipe which was stopped goes on, an
 trains nothing anew. Every stage is named by the content of what went into it: recordings, transcripts, weights, text.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from sonorant.core.files import atomic_write, file_digest, read_text
 from sonorant.core.seed import derive, seed_everything
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
-from sonorant.data.corpora.corpus import audio_sources, text_of
+from sonorant.data.corpora.corpus import content_of, text_of
 from sonorant.data.shards import random_order
 from sonorant.data.synthetic.corpus import SyntheticConfig, speak
 from sonorant.lm.ngram import train_ngram
@@ -128,7 +127,7 @@ def train_stage(
         "settings": to_plain(settings),
         "training": _learnt(training),
         "tokenizer": speech.tokenizer.to_plain(),
-        "train": _content(speech.split("train")),
+        "train": content_of(speech.split("train")),
         "init_from": "" if start is None else checkpoint_digest(start),
         "skip": list(skip),
     }
@@ -244,9 +243,13 @@ def evaluate_stage(
         with atomic_write(folder / "scores.json") as file:
             file.write(json.dumps([to_plain(score) for score in scores], indent=1).encode())
 
-    inputs: dict[str, Any] = {"model": checkpoint_digest(model), "split": split, "cuts": _content(speech.split(split))}
+    inputs: dict[str, Any] = {
+        "model": checkpoint_digest(model),
+        "split": split,
+        "cuts": content_of(speech.split(split)),
+    }
     if lm is not None and config is not None:
-        inputs |= {"lm": file_digest(lm), "search": to_plain(config), "tuned_on": _content(speech.split(tuning))}
+        inputs |= {"lm": file_digest(lm), "search": to_plain(config), "tuned_on": content_of(speech.split(tuning))}
     folder = work.stage(f"evaluate-{arm}", make, inputs)
     if arm == "main" and work.first:
         search = folder / "search.json"
@@ -339,13 +342,3 @@ def shuffled_transcripts(speech: Speech, seed: int) -> Speech:
 def _retold(first: str, text: str, supervision: Any) -> Any:
     """The first turn says the whole text, any other nothing."""
     return fastcopy(supervision, text=text if supervision.id == first else None)
-
-
-def _content(cuts: CutSet) -> str:
-    """What a result on these cuts depends on, in short: audio, stretches of it, and transcripts."""
-    digest = hashlib.sha256()
-    for cut in cuts:
-        digest.update(f"{cut.id}\t{cut.start:.4f}\t{cut.duration:.4f}\t{text_of(cut) or ''}\n".encode())
-        for source in audio_sources(cut):
-            digest.update(source)
-    return digest.hexdigest()[:16]

@@ -3,6 +3,7 @@
 Read `Card`, then `Corpus`. `Fault` is what an importer found wrong while it read; `describe` turns it all into rows.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 
 from sonorant.core.errors import DataError, unknown_name
 
-__all__ = ["Card", "Corpus", "Fault", "SplitSummary", "audio_sources", "describe", "extra", "load_audio", "named_splits",
-           "summarise", "text_of", "unreadable"]  # fmt: skip
+__all__ = ["Card", "Corpus", "Fault", "SplitSummary", "audio_sources", "content_of", "describe", "extra", "load_audio",
+           "named_splits", "summarise", "text_of", "unreadable"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,20 @@ def audio_sources(cut: Cut) -> Iterator[bytes]:
             except FileNotFoundError:
                 raise DataError(f"item '{cut.id}': no audio at {source.source}") from None
             yield f"{source.source} {status.st_size} {status.st_mtime_ns};".encode()
+
+
+def content_of(cuts: Iterable[Cut]) -> str:
+    """What a result on these cuts depends on, in sixteen hexadecimal digits: audio, stretches of it, and transcripts.
+
+    Raises:
+        DataError: a file is gone.
+    """
+    digest = hashlib.sha256()
+    for cut in cuts:
+        digest.update(f"{cut.id}\t{cut.start:.4f}\t{cut.duration:.4f}\t{text_of(cut) or ''}\n".encode())
+        for source in audio_sources(cut):
+            digest.update(source)
+    return digest.hexdigest()[:16]
 
 
 def load_audio(cut: Cut) -> NDArray[np.float32]:
