@@ -1,0 +1,1 @@
+"""Quantisers: vectors to indices and back, and k-means over a stream."""
