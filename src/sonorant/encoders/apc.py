@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
-from sonorant.encoders.stack import Between, BlockStream, run_blocks
+from sonorant.encoders.stack import BlockStream, run_blocks
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.recurrent import Recurrent, RecurrentKind
+from sonorant.nn.transformer import Between
 
 __all__ = ["Apc", "ApcConfig", "apc", "apc_tiny", "build"]
 

@@ -23,10 +23,11 @@ from sonorant.core.checkpoint import rename_keys
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
-from sonorant.encoders.stack import Between, BlockStream, run_blocks
+from sonorant.encoders.stack import BlockStream, run_blocks
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.recurrent import Recurrent, RecurrentKind
 from sonorant.nn.strided import ConvNorm, StridedConvs, build_activation, conv_norm
+from sonorant.nn.transformer import Between
 
 __all__ = [
     "CPC_AUDIO_KEYS", "FAIRSEQ_KEYS", "Cpc", "CpcConfig", "Wav2VecConfig", "build", "cpc", "cpc_big", "cpc_small",

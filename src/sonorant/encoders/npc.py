@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
-from sonorant.encoders.stack import Between
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.masked_convolution import MaskedAggregate
 from sonorant.nn.norm import build_norm
+from sonorant.nn.transformer import Between
 
 __all__ = ["Npc", "NpcBlock", "NpcConfig", "build", "npc", "npc_tiny"]
 
@@ -128,14 +128,16 @@ class Npc(nn.Module):
     ) -> Features | list[Features]:
         """The blocks, and the masked read-out of all of them as the last layer."""
         lengths = embedded.lengths
-        outputs = [embedded if between is None else between(0, embedded)]
+        entering, outputs = embedded, [embedded]
         for index, block in enumerate(self.blocks, start=1):
+            if between is not None:
+                entering = between(index - 1, entering)
             if isinstance(block, MaskedAggregate):
                 values = block([output.values for output in outputs[1:]], lengths)
             else:
-                values = block(outputs[-1].values, lengths)
-            output = Features(zero_padding(values, lengths), lengths, self.frame_rate)
-            outputs.append(output if between is None else between(index, output))
+                values = block(entering.values, lengths)
+            entering = Features(zero_padding(values, lengths), lengths, self.frame_rate)
+            outputs.append(entering)
         return outputs if layers else outputs[-1]
 
     def forward(

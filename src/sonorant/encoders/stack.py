@@ -12,11 +12,9 @@ from torch import Tensor
 
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
+from sonorant.nn.transformer import Between
 
-__all__ = ["Between", "BlockStream", "FrontStream", "run_blocks"]
-
-Between = Callable[[int, Features], Features]
-"""(index of the block that the frames come out of, from 1; 0 before the first; the frames) → frames that go on."""
+__all__ = ["BlockStream", "FrontStream", "run_blocks"]
 
 
 def run_blocks(
@@ -31,13 +29,15 @@ def run_blocks(
         embedded: what enters the first block.
         blocks: each `(values, lengths) -> values`.
         layers: give back what enters the first block and what comes out of each instead.
-        between: changes the frames after each block (and before the first).
+        between: is given what enters each block and how many blocks it has been through; returns what the block gets.
     """
-    outputs = [embedded if between is None else between(0, embedded)]
+    entering, outputs = embedded, [embedded]
     for index, block in enumerate(blocks, start=1):
-        lengths = outputs[-1].lengths
-        output = Features(zero_padding(block(outputs[-1].values, lengths), lengths), lengths, embedded.frame_rate)
-        outputs.append(output if between is None else between(index, output))
+        if between is not None:
+            entering = between(index - 1, entering)
+        values = zero_padding(block(entering.values, entering.lengths), entering.lengths)
+        entering = Features(values, entering.lengths, embedded.frame_rate)
+        outputs.append(entering)
     return outputs if layers else outputs[-1]
 
 
