@@ -1,0 +1,105 @@
+"""What an objective shows its encoder: the front end once, then frames of which some are hidden.
+
+Shared by every objective over a waveform encoder; read `Hiding` first.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from sonorant.core.errors import ConfigError
+from sonorant.core.lengths import valid_mask
+from sonorant.core.types import Batch, Features, Loss
+from sonorant.losses.information import feature_penalty
+from sonorant.nn.masking import MaskConfig, MaskEmbedding, channel_mask
+
+__all__ = ["Hiding", "add_penalty", "local_features", "penalised", "seeds_of", "takes_waveform", "valid_frames"]
+
+
+def takes_waveform(encoder: Any, owner: str) -> Any:
+    """`encoder`, if it takes audio as it is in a batch.
+
+    Raises:
+        ConfigError: it takes features; the message says how to give it some.
+    """
+    if encoder.input != "waveform":
+        raise ConfigError(
+            f"{owner} takes an encoder of waveforms, and {type(encoder).__name__} takes {encoder.input}; wrap it with its "
+            "features: sonorant.encoders.on_features.OnFeatures"
+        )
+    return encoder
+
+
+def seeds_of(batch: Batch, owner: str) -> Int[Tensor, " batch"]:
+    """The seeds of the items, which everything that is drawn comes from.
+
+    Raises:
+        ConfigError: the batch has none.
+    """
+    if batch.seeds is None:
+        raise ConfigError(
+            f"{owner} draws from batch.seeds, and this batch has none; make them with "
+            "sonorant.core.seed.item_seeds(seed, epoch, ids) and pass Batch(..., seeds=...)"
+        )
+    return batch.seeds.to(batch.waveform.device)
+
+
+def local_features(encoder: Any, batch: Batch, gradient: float = 1.0) -> Features:
+    """The front end's frames, with the gradient that flows back into it scaled (wav2vec 2.0: 0.1)."""
+    local: Features = encoder.local(batch.waveform, batch.lengths)
+    if gradient == 1.0:
+        return local
+    scaled = local.values * gradient + (local.values * (1 - gradient)).detach()
+    return replace(local, values=scaled)
+
+
+class Hiding(nn.Module):
+    """Draws which frames are hidden and puts something else in their place.
+
+    Args:
+        config: how much is hidden.
+        dim: width of the frames.
+        noise: deviation of the noise that stands in for hidden frames; 0 learns a vector.
+    """
+
+    def __init__(self, config: MaskConfig, dim: int, noise: float = 0.0) -> None:
+        super().__init__()
+        self.config, self.dim = config, dim
+        self.embedding = MaskEmbedding(dim, noise)
+
+    def forward(
+        self, embedded: Features, seeds: Int[Tensor, " batch"], name: str = "mask"
+    ) -> tuple[Features, Bool[Tensor, "batch frame"]]:
+        """The frames as the blocks see them, and which of them are hidden."""
+        mask = self.config.draw(seeds, embedded.lengths, embedded.values.shape[1], name)
+        return self.apply_to(embedded, mask, seeds), mask
+
+    def apply_to(self, embedded: Features, mask: Bool[Tensor, "batch frame"], seeds: Int[Tensor, " batch"]) -> Features:
+        """The same with a mask that is given."""
+        values = self.embedding(embedded.values, mask, seeds)
+        if self.config.channel_prob:
+            channels = channel_mask(seeds, self.dim, prob=self.config.channel_prob, span=self.config.channel_span)
+            values = values.masked_fill(channels[:, None], 0)
+        return replace(embedded, values=values)
+
+
+def add_penalty(loss: Loss, name: str, total: Float[Tensor, ""]) -> Loss:
+    """A loss with something added to its sum, noted in its parts."""
+    return Loss(loss.total + total, loss.count, {**loss.parts, name: total.detach()})
+
+
+def penalised(
+    loss: Loss, local: Features, counts: Float[Tensor, " batch"] | Int[Tensor, " batch"], weight: float
+) -> Loss:
+    """Adds the mean square of each item's features, times its number of targets, so that a batch is the sum of its items."""
+    if weight == 0:
+        return loss
+    squares = feature_penalty(local.values, local.lengths)
+    return add_penalty(loss, "features", weight * (squares * counts).sum())
+
+
+def valid_frames(features: Features) -> Bool[Tensor, "batch frame"]:
+    """True where there is signal."""
+    return valid_mask(features.lengths, features.values.shape[1])
