@@ -14,7 +14,7 @@ from sonorant.core.errors import DataError
 from sonorant.core.types import Features
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
-from sonorant.units.front import SpectralFront, log_mel_front
+from sonorant.encoders.spectral import SpectralFront, log_mel_front
 
 CONFIG = ProbeConfig(num_labelled=16, speaker_utterances=2, words=True, batches=BatchConfig(max_seconds=5))
 

@@ -13,7 +13,7 @@ from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.types import Features, Units
 from sonorant.data.batches import BatchConfig, Batches
 from sonorant.data.corpora.corpus import Corpus
-from sonorant.units.front import SpectralFront, log_mel_front, mfcc_front
+from sonorant.encoders.spectral import SpectralFront, log_mel_front, mfcc_front
 from sonorant.units.store import UnitStore, write_units
 from sonorant.units.tokenizer import UnitTokenizer, tokenise
 

@@ -1,0 +1,253 @@
+"""Spectral features as an encoder without layers, and any encoder of features on top of them.
+
+Whatever can be clustered, labelled or probed is a module from waveforms to frames with `num_layers`. With `SpectralFront` log
+mel energies and cepstra are such a module too, at the frame rate of the encoder that they are compared with: they make the
+first clusters and are the baselines. `OnSpectrum` makes one module from waveforms of a front and an encoder of features.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sonorant.audio.features.cmvn import Cmvn
+from sonorant.audio.features.deltas import add_deltas
+from sonorant.audio.features.fbank import Fbank
+from sonorant.audio.features.mfcc import Mfcc
+from sonorant.core.config import at_least, one_of
+from sonorant.core.lengths import zero_padding
+from sonorant.core.types import Features
+from sonorant.encoders.checkpoint import describe_config, described_module
+
+__all__ = [
+    "FrontConfig", "OnSpectrum", "OnSpectrumConfig", "SpectralFront", "build", "log_mel_front", "mfcc_front", "on_spectrum",
+    "stack_frames",
+]  # fmt: skip
+
+Count = TypeVar("Count", int, Tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontConfig:
+    """What the frames hold; the defaults are the 39 cepstra of HuBERT's first iteration (arXiv:2106.07447, section III-B)."""
+
+    kind: Literal["fbank", "mfcc"] = "mfcc"
+    """Log mel energies, or their cepstra."""
+    sample_rate: int = 16000
+    """Hz."""
+    dim: int = 13
+    """Mel bands of fbank, coefficients of MFCC."""
+    deltas: int = 2
+    """Orders of derivatives behind them."""
+    hop: float = 0.01
+    """Seconds between frames, before they are stacked."""
+    stack: int = 1
+    """Neighbouring frames that are put side by side, once each; divides the frame rate."""
+    every: int = 1
+    """One frame of so many is kept, the middle one; the other way to a lower frame rate."""
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, ("fbank", "mfcc"))
+        for name, low in (("dim", 1), ("deltas", 0), ("stack", 1), ("every", 1)):
+            at_least(name, getattr(self, name), low)
+
+
+def mfcc_front(frame_rate: float = 100.0, **changes: Any) -> FrontConfig:
+    """39 cepstra at a rate that divides 100 frames a second: the frame in the middle of each stretch."""
+    return FrontConfig(**{"every": round(100 / frame_rate), **changes})
+
+
+def log_mel_front(frame_rate: float = 100.0, **changes: Any) -> FrontConfig:
+    """40 log mel energies a frame, stacked to a rate that divides 100 frames a second."""
+    return FrontConfig(**{"kind": "fbank", "dim": 40, "deltas": 0, "stack": round(100 / frame_rate), **changes})
+
+
+def stack_frames(features: Features, factor: int) -> Features:
+    """Each `factor` neighbouring frames side by side; what is left at the end is dropped.
+
+    >>> stack_frames(Features(torch.randn(1, 7, 3), torch.tensor([7]), 100.0), 2).values.shape
+    torch.Size([1, 3, 6])
+    """
+    values, lengths = features.values, features.lengths // factor
+    whole = values.shape[1] // factor
+    stacked = values[:, : whole * factor].reshape(len(values), whole, factor * values.shape[2])
+    return Features(zero_padding(stacked, lengths), lengths, features.frame_rate / factor)
+
+
+class SpectralFront(nn.Module):
+    """Waveforms to spectral frames, normalised once `normalise` holds statistics.
+
+    >>> front = SpectralFront(mfcc_front(frame_rate=50))
+    >>> front(torch.randn(1, 16000), torch.tensor([16000])).values.shape, front.frame_rate
+    (torch.Size([1, 49, 39]), 50.0)
+    """
+
+    input: Literal["waveform"] = "waveform"
+    num_layers = 0
+
+    def __init__(self, config: FrontConfig) -> None:
+        super().__init__()
+        self.config = config
+        rate, hop = config.sample_rate, config.hop
+        self.front_end: Any = (
+            Fbank(rate, num_mels=config.dim, hop=hop)
+            if config.kind == "fbank"
+            else Mfcc(rate, num_ceps=config.dim, num_mels=max(23, config.dim), hop=hop)
+        )
+        self.dim = self.local_dim = config.dim * (1 + config.deltas) * config.stack
+        self.normalise = Cmvn(self.dim)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "SpectralFront":
+        """Moves between devices; windows, mel bands and statistics keep their precision, whatever the rest is cast to."""
+        exact = [
+            (module, name, tensor) for module in self.modules() for name, tensor in module.named_buffers(recurse=False)
+        ]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for module, name, tensor in exact:
+            moved = getattr(module, name)
+            if moved.dtype.itemsize < tensor.dtype.itemsize and moved.device.type != "meta":
+                setattr(module, name, tensor.to(moved.device))
+        return self
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return float(self.front_end.frame_rate) / (self.config.stack * self.config.every)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame sees."""
+        geometry = self.front_end.geometry
+        frames = self.config.stack * self.config.every + 4 * self.config.deltas
+        return int(geometry.receptive_field + (frames - 1) * geometry.stride)
+
+    def output_lengths(self, lengths: Count) -> Count:
+        """Frames for samples."""
+        return self.front_end.geometry.output_lengths(lengths) // (self.config.every * self.config.stack)
+
+    def local(self, values: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> Features:
+        """The frames as they are, before normalisation."""
+        features = self.front_end(values, lengths)
+        if self.config.deltas:
+            features = add_deltas(features, self.config.deltas)
+        every = self.config.every
+        if every > 1:
+            counts = features.lengths // every
+            kept = features.values[:, (every - 1) // 2 :: every][:, : int(counts.max())]
+            features = Features(zero_padding(kept, counts), counts, features.frame_rate / every)
+        return stack_frames(features, self.config.stack) if self.config.stack > 1 else features
+
+    def embed(self, local: Features) -> Features:
+        """Normalised by the corpus's statistics, where there are some."""
+        # Without a branch on the count, so that it can be exported.
+        sums, empty = self.normalise, self.normalise.count == 0
+        mean = sums.mean.masked_fill(empty, 0).to(local.values)
+        std = sums.std.masked_fill(empty, 1).to(local.values)
+        return Features(zero_padding((local.values - mean) / std, local.lengths), local.lengths, local.frame_rate)
+
+    def context(self, embedded: Features, layers: bool = False) -> Features | list[Features]:
+        """There are no blocks: what comes in."""
+        return [embedded] if layers else embedded
+
+    def forward(
+        self, values: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"], layers: bool = False
+    ) -> Features | list[Features]:
+        """Frames of a padded batch; with `layers` a list of that one."""
+        # Log energies do not survive bfloat16.
+        with torch.autocast(values.device.type, enabled=False):
+            return self.context(self.embed(self.local(values.float(), lengths)), layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnSpectrumConfig:
+    """A front and the encoder that takes its frames."""
+
+    front: FrontConfig = field(default_factory=lambda: log_mel_front(100))
+    """What the encoder sees."""
+    encoder: dict[str, Any] = field(default_factory=dict)
+    """The encoder of features, as `describe_config` tells it."""
+
+
+def on_spectrum(encoder: Any, **front: Any) -> OnSpectrumConfig:
+    """The configuration of an encoder of features on 40 log mel energies at 100 frames a second.
+
+    Args:
+        encoder: configuration of a family; its `input_dim` and `input_frame_rate` are fitted to the front.
+        front: fields of `FrontConfig` that differ.
+
+    >>> from sonorant.encoders.conformer import conformer_tiny
+    >>> encoder = build(on_spectrum(conformer_tiny(), dim=23))
+    >>> encoder(torch.randn(1, 16000), torch.tensor([16000])).values.shape
+    torch.Size([1, 23, 64])
+    """
+    config = log_mel_front(**front)
+    described = describe_config(encoder)
+    probe = SpectralFront(config)
+    fitted = {"input_dim": probe.dim, "input_frame_rate": probe.frame_rate}
+    options = {
+        **described["options"],
+        **{name: value for name, value in fitted.items() if name in described["options"]},
+    }
+    return OnSpectrumConfig(front=config, encoder={**described, "options": options})
+
+
+class OnSpectrum(nn.Module):
+    """Waveforms → spectral frames → normalisation → an encoder of features: one encoder from waveforms."""
+
+    input: Literal["waveform"] = "waveform"
+
+    def __init__(self, config: OnSpectrumConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.front = SpectralFront(config.front)
+        self.encoder: Any = described_module(config.encoder)
+        self.dim, self.local_dim = self.encoder.dim, self.encoder.local_dim
+        self.num_layers, self.blocks = self.encoder.num_layers, self.encoder.blocks
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second that come out."""
+        return float(self.encoder.frame_rate)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame sees by convolution alone."""
+        stride = round(self.config.front.sample_rate / self.front.frame_rate)
+        return int(self.front.receptive_field + (self.encoder.receptive_field - 1) * stride)
+
+    def output_lengths(self, lengths: Count) -> Count:
+        """Frames for samples; exact."""
+        return self.encoder.output_lengths(self.front.output_lengths(lengths))  # type: ignore[no-any-return]
+
+    def local(self, values: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> Features:
+        """Spectral frames and the encoder's own front end."""
+        frames = self.front(values, lengths)
+        assert isinstance(frames, Features)
+        dtype = next(self.encoder.parameters()).dtype
+        return self.encoder.local(frames.values.to(dtype), frames.lengths)  # type: ignore[no-any-return]
+
+    def embed(self, local: Features) -> Features:
+        """What the blocks take."""
+        return self.encoder.embed(local)  # type: ignore[no-any-return]
+
+    def context(self, embedded: Features, layers: bool = False, between: Any = None) -> Any:
+        """The blocks; `between` where the encoder has it."""
+        options = {} if between is None else {"between": between}
+        return self.encoder.context(embedded, layers, **options)
+
+    def forward(self, values: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"], layers: bool = False) -> Any:
+        """Frames of a padded batch, or those of every layer."""
+        return self.context(self.embed(self.local(values, lengths)), layers)
+
+    def attention_maps(self, values: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> list[Tensor]:
+        """Of each layer `(batch, head, query, key)`, where the encoder has attention."""
+        frames = self.front(values, lengths)
+        assert isinstance(frames, Features)
+        return self.encoder.attention_maps(frames.values, frames.lengths)  # type: ignore[no-any-return]
+
+
+def build(config: OnSpectrumConfig | FrontConfig) -> OnSpectrum | SpectralFront:
+    """The module of a configuration."""
+    return SpectralFront(config) if isinstance(config, FrontConfig) else OnSpectrum(config)
