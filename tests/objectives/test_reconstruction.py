@@ -1,0 +1,233 @@
+"""Reconstruction: targets by hand, what each method asks for, and that it is learnt."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from tests.contracts.objectives import batch_of, check_objective, item_of
+from torch import Tensor, nn
+
+from sonorant.core.errors import ConfigError
+from sonorant.core.lengths import valid_mask
+from sonorant.core.types import Batch, Features
+from sonorant.encoders.apc import apc_tiny
+from sonorant.encoders.npc import npc_tiny
+from sonorant.encoders.spectral import OnSpectrum, on_spectrum
+from sonorant.encoders.tera import tera_tiny
+from sonorant.nn.alteration import Alteration
+from sonorant.objectives.reconstruction import (
+    Reconstruction,
+    ReconstructionConfig,
+    apc_objective,
+    mae_objective,
+    mockingjay_objective,
+    npc_objective,
+    stacked_targets,
+    tera_objective,
+    vq_apc_objective,
+)
+
+FRONT: dict[str, Any] = {"sample_rate": 1000, "dim": 6, "hop": 0.02}
+ENCODERS: dict[str, Any] = {
+    "apc": apc_tiny(dim=16),
+    "npc": npc_tiny(dim=16, kernel_size=11, mask_size=1),
+    "tera": tera_tiny(dim=16, num_heads=2, ffn_dim=32),
+    "stacked": tera_tiny(dim=16, num_heads=2, ffn_dim=32, factor=3),
+}
+
+
+def make(ids: Any, extra: int = 0) -> Batch:
+    return batch_of(tuple(ids), extra)
+
+
+def encoder_of(name: str) -> OnSpectrum:
+    encoder = OnSpectrum(on_spectrum(ENCODERS[name], **FRONT))
+    batch = make([f"fit{index}" for index in range(8)])
+    encoder.front.normalise.fit([encoder.front.local(batch.waveform, batch.lengths)])
+    return encoder
+
+
+class _Quantized(NamedTuple):
+    values: Tensor
+    ids: Tensor
+    penalty: Tensor
+    usage: Tensor
+
+
+class _Rounding(nn.Module):
+    """The smallest quantiser with the toolkit's calls: each channel to the nearest quarter, straight through."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim, self.codebook_sizes = dim, (9,)
+        self.scale = nn.Parameter(torch.ones(dim))
+
+    def forward(self, values: Tensor, lengths: Tensor) -> _Quantized:
+        scaled = torch.tanh(values * self.scale)
+        ids = (4 * scaled[..., 0]).round().long() + 4
+        valid = valid_mask(lengths, values.shape[1])
+        penalty = 0.01 * torch.where(valid[..., None], scaled, 0).square().sum() / valid.sum()
+        shares = torch.bincount(ids[valid], minlength=9) / valid.sum()
+        perplexity = torch.exp(-torch.special.xlogy(shares, shares).sum())
+        return _Quantized(
+            scaled + ((4 * scaled).round() / 4 - scaled).detach(), ids[:, None], penalty, perplexity[None]
+        )
+
+
+CASES: dict[str, tuple[str, ReconstructionConfig]] = {
+    "apc": ("apc", apc_objective(2)),
+    "npc": ("npc", npc_objective()),
+    "mockingjay": ("tera", mockingjay_objective(3)),
+    "mockingjay, stacked": ("stacked", mockingjay_objective(3)),
+    "tera": ("tera", tera_objective(alter=Alteration(span=3, band_share=0.5, noise_prob=0.5))),
+    "mae": ("tera", mae_objective(0.5, 3)),
+    "apc, stacked": ("stacked", apc_objective(1, distance="l2")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contract(name: str) -> None:
+    family, config = CASES[name]
+    check_objective(lambda: Reconstruction(encoder_of(family), config), make, chance=(0.3, 3.0), fall=0.8)
+
+
+@pytest.mark.parametrize("after", [-1, 1])
+def test_contract_with_a_quantiser(after: int) -> None:
+    config = vq_apc_objective(2, after)
+    # A penalty is a mean over the batch, so batches do not add up; their reconstructions do.
+    check_objective(
+        lambda: Reconstruction(encoder_of("apc"), config, _Rounding(16)),
+        make,
+        additive=False,
+        chance=(0.3, 9.0),
+        fall=0.9,
+    )
+
+
+@torch.no_grad()
+def test_targets_by_hand() -> None:
+    """One item, the distance of each frame to the one that comes, without the objective's own arithmetic."""
+    torch.manual_seed(0)
+    objective = Reconstruction(encoder_of("apc"), apc_objective(3)).eval()
+    batch = make(("a", "b"))
+    total, count = 0.0, 0
+    for item in range(2):
+        alone = item_of(batch, item)
+        target = objective.encoder.front(alone.waveform, alone.lengths).values[0]
+        said = objective.head(objective.encoder(alone.waveform, alone.lengths).values)[0]
+        for frame in range(len(target) - 3):
+            total += float((said[frame] - target[frame + 3]).abs().mean())
+            count += 1
+    loss = objective.losses(batch)["model"]
+    assert float(loss.count) == count
+    assert float(loss.total.detach()) == pytest.approx(total, rel=1e-4)
+
+
+def test_only_what_was_altered_is_asked_for() -> None:
+    torch.manual_seed(0)
+    config = mockingjay_objective(3)
+    objective = Reconstruction(encoder_of("tera"), config).eval()
+    batch = make(("a", "b", "c"))
+    target = objective.encoder.front(batch.waveform, batch.lengths)
+    altered, asked = config.alter(target.values, target.lengths, batch.seeds)
+    said = objective.head(objective.encoder.encoder(altered, target.lengths).values)
+    expected = (said - target.values).abs()[asked].sum() / 6
+    loss = objective.losses(batch)["model"]
+    assert float(loss.total.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert float(loss.count) == asked[..., 0].sum()
+
+
+def test_stacks() -> None:
+    values = torch.arange(1.0, 11)[None, :, None]
+    assert stacked_targets(values, 3, 3, 0)[0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert stacked_targets(values, 3, 3, 1)[0].tolist() == [[4, 5, 6], [7, 8, 9], [10, 0, 0]]
+    assert stacked_targets(values, 3, 3, 2)[0].tolist() == [[5, 6, 7], [8, 9, 10], [0, 0, 0]]
+    assert stacked_targets(values, 10, 1, 4)[0, :, 0].tolist() == [5, 6, 7, 8, 9, 10, 0, 0, 0, 0]
+
+
+def test_a_future_that_an_encoder_sees_is_not_asked_for() -> None:
+    """The target of a frame lies behind all frames that made it."""
+    for factor, shift in [(1, 1), (1, 5), (3, 1), (3, 4)]:
+        numbers = torch.arange(1.0, 40)[None, :, None]
+        targets = stacked_targets(numbers, 39 // factor, factor, shift)[0, :5]
+        last_seen = factor * torch.arange(1, 6)
+        assert torch.equal(targets[:, 0], (last_seen + shift).float())
+
+
+@torch.no_grad()
+def test_a_quantiser_stands_where_it_was_put() -> None:
+    """One that says nothing leaves the layers behind it with nothing."""
+    torch.manual_seed(0)
+    batch, quantizer = make(("a", "b")), _Rounding(16)
+    for after in (1, 2, -1):
+        objective = Reconstruction(encoder_of("apc"), vq_apc_objective(2, after), quantizer).eval()
+        seen = objective.encoder.front(batch.waveform, batch.lengths)
+        assert 1 < objective.diagnose(batch)["code_perplexity"] <= 9
+        quantizer.scale.zero_()
+        frames = objective._answer(seen).frames
+        quantizer.scale.fill_(1)
+        expected = torch.zeros_like(frames.values)
+        if after == 1:
+            expected = objective.encoder.blocks[1](expected, frames.lengths)
+        torch.testing.assert_close(frames.values, expected)
+
+
+def test_learning_beats_the_naive_answer() -> None:
+    """TERA's reconstruction gets nearer to the clean frames than the altered ones are."""
+    torch.manual_seed(0)
+    objective = Reconstruction(encoder_of("tera"), tera_objective(alter=Alteration(span=3, zero_prob=1, swap_prob=0)))
+    batch = make([f"train{index}" for index in range(8)])
+    before = objective.diagnose(batch)
+    assert before["l1"] > before["l1_naive"]
+    optimizer = torch.optim.Adam(objective.parameters(), lr=5e-3)
+    for _ in range(70):
+        optimizer.zero_grad()
+        objective.losses(batch)["model"].mean.backward()
+        optimizer.step()
+    after = objective.diagnose(batch)
+    assert after["l1"] < 0.8 * after["l1_naive"]
+    assert after["l1_naive"] == before["l1_naive"]
+
+
+def test_naive_answers() -> None:
+    torch.manual_seed(0)
+    batch = make(("a",))
+    objective = Reconstruction(encoder_of("apc"), apc_objective(2)).eval()
+    values = objective.encoder.front(batch.waveform, batch.lengths).values[0]
+    copied = (values[2:] - values[:-2]).abs().mean()
+    assert objective.diagnose(batch)["l1_naive"] == pytest.approx(float(copied), rel=1e-4)
+    objective = Reconstruction(encoder_of("npc"), npc_objective()).eval()
+    assert objective.diagnose(batch)["l1_naive"] == pytest.approx(float(values.abs().mean()), rel=1e-4)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    encoder = encoder_of("apc")
+    with pytest.raises(ConfigError, match="quantize_after=3"):
+        Reconstruction(encoder, vq_apc_objective(2, 3), _Rounding(16))
+    with pytest.raises(ConfigError, match="as wide as the encoder, 16, got 8"):
+        Reconstruction(encoder, vq_apc_objective(2), _Rounding(8))
+    with pytest.raises(ConfigError, match="shift must be 0"):
+        tera_objective(shift=2)
+    with pytest.raises(ConfigError, match="head_layers"):
+        npc_objective(head_layers=3)
+    with pytest.raises(ConfigError, match="whole stacks"):
+        Reconstruction(_Odd(encoder), npc_objective())
+    with pytest.raises(ConfigError, match="Reconstruction takes an encoder of waveforms"):
+        Reconstruction(encoder.encoder, apc_objective())
+    batch = make(("a",))
+    bare = Batch(batch.waveform, batch.lengths, batch.sample_rate)
+    with pytest.raises(ConfigError, match=r"draws from batch\.seeds"):
+        Reconstruction(encoder_of("tera"), tera_objective()).losses(bare)
+
+
+class _Odd(nn.Module):
+    """An encoder whose frames are not whole stacks."""
+
+    input, frame_rate = "waveform", 33.0
+
+    def __init__(self, encoder: OnSpectrum) -> None:
+        super().__init__()
+        self.encoder, self.front, self.dim = encoder.encoder, encoder.front, encoder.dim
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Features:
+        return self.encoder(values, lengths)
