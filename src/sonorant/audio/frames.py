@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.core.types import Features
 
 __all__ = ["WINDOWS", "Edges", "FramedFeatures", "Framing", "map_frames", "window"]
+
+Count = TypeVar("Count", int, Tensor)
 
 Edges = Literal["snip", "mirror", "zero", "reflect"]
 
@@ -168,7 +170,7 @@ class FramedFeatures(nn.Module):
         """Frames a second."""
         return self.geometry.frame_rate(self.sample_rate)
 
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    def output_lengths(self, lengths: Count) -> Count:
         """Frames for samples."""
         return self.geometry.output_lengths(lengths)
 

@@ -18,7 +18,7 @@ from sonorant.nn.packed import Layout
 from sonorant.nn.position import RelativeBias, ShawBias, relative_table, rotary_table, rotate
 from sonorant.nn.streaming import trim
 
-__all__ = ["Attention", "Position", "attend", "cut_table", "position_table"]
+__all__ = ["Attention", "Position", "attend", "attention_weights", "cut_table", "position_table"]
 
 Position = Literal["none", "rotary", "relative", "shaw"]
 
@@ -63,10 +63,11 @@ def attend(
             bias = bias.to(query.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))  # type: ignore[assignment]
         return nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout_prob, scale=1.0)
-    return dropout(_weights(query, key, bias, mask), dropout_prob) @ value
+    return dropout(attention_weights(query, key, bias, mask), dropout_prob) @ value
 
 
-def _weights(query: Tensor, key: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """Softmax of query · key + bias where `mask` is True; queries come scaled."""
     scores = query @ key.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
@@ -134,7 +135,7 @@ class Attention(nn.Module):
         """The attention map alone, for those who want to look at it."""
         query, key, _ = self._heads(values)
         query, key, bias = self._placed(query, key, table)
-        return _weights(query, key, bias, mask)
+        return attention_weights(query, key, bias, mask)
 
     def step(
         self, values: Float[Tensor, "batch frame dim"], key: Tensor, value: Tensor, left_frames: int | None

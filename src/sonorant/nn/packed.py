@@ -47,8 +47,8 @@ class Layout:
 
     @property
     def longest(self) -> int:
-        """Frames of the longest item."""
-        return self.num_frames if self.runs is None else max((run.num_frames for run in self.runs), default=0)
+        """Frames of the longest item, at least 1."""
+        return self.num_frames if self.runs is None else max((run.num_frames for run in self.runs), default=1) or 1
 
     def over_items(self, function: Whole, values: Shaped[Tensor, "..."]) -> Tensor:
         """Applies what looks along time to items of equal length at once; keeps the layout."""
@@ -56,8 +56,12 @@ class Layout:
             return function(values, self.lengths)
         parts = []
         for run in self.runs:
+            if run.num_frames == 0:
+                continue
             rows = values[run.start : run.start + run.count * run.num_frames]
             parts.append(function(rows.unflatten(0, (run.count, run.num_frames)), None).flatten(0, 1))
+        if not parts:  # no frame at all: one of zeros tells the width
+            return function(values.new_zeros(1, 1, *values.shape[1:]), None)[0, :0]
         return torch.cat(parts) if len(parts) != 1 else parts[0]
 
     def pack(self, values: Float[Tensor, "batch frame dim"]) -> Tensor:
@@ -65,7 +69,7 @@ class Layout:
         if self.runs is None:
             return values
         sizes = [run.num_frames for run in self.runs for _ in range(run.count)]
-        if len(self.runs) == 1 and self.longest == values.shape[1]:
+        if len(self.runs) == 1 and self.runs[0].num_frames == values.shape[1]:
             return values.flatten(0, 1)
         return torch.cat([values[item, :size] for item, size in enumerate(sizes)])
 
@@ -73,7 +77,7 @@ class Layout:
         """Back to `(batch, frame, dim)` with zeros in the padding."""
         if self.runs is None:
             return zero_padding(values, self.lengths)
-        if len(self.runs) == 1 and self.longest == self.num_frames:
+        if len(self.runs) == 1 and self.runs[0].num_frames == self.num_frames:
             return values.unflatten(0, (self.runs[0].count, self.num_frames))
         sizes = [run.num_frames for run in self.runs for _ in range(run.count)]
         items = torch.nn.utils.rnn.pad_sequence(values.split(sizes), batch_first=True)
