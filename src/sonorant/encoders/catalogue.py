@@ -69,6 +69,8 @@ ENCODERS: dict[str, str] = {
     "tera_tiny": "sonorant.encoders.tera:tera_tiny",
     "mockingjay": "sonorant.encoders.tera:mockingjay",
     "mockingjay_large": "sonorant.encoders.tera:mockingjay_large",
+    "pase_plus": "sonorant.encoders.pase:pase_plus",
+    "pase_tiny": "sonorant.encoders.pase:pase_tiny",
 }
 """Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
 
