@@ -27,7 +27,7 @@ def takes_waveform(encoder: Any, owner: str) -> Any:
     if encoder.input != "waveform":
         raise ConfigError(
             f"{owner} takes an encoder of waveforms, and {type(encoder).__name__} takes {encoder.input}; wrap it with its "
-            "features: sonorant.encoders.on_features.OnFeatures"
+            "features: sonorant.encoders.spectral.OnSpectrum"
         )
     return encoder
 
