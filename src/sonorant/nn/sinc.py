@@ -68,8 +68,9 @@ class SincConv(nn.Module):
         lowest, highest = (2595 * math.log10(1 + hz / 700) for hz in (min_low_hz, sample_rate / 2 - min_band_hz))
         mels = torch.linspace(lowest, highest, num_filters + 1, dtype=torch.float64)
         edges = 700 * (10 ** (mels / 2595) - 1)
-        # Kept as distances above the least allowed, in kHz: of the order of 1, as other weights are.
-        self.low = nn.Parameter(((edges[:-1] - min_low_hz) / 1000).float())
+        # Kept as distances above the least allowed, in kHz: of the order of 1, as other weights are. None begins at 0, where
+        # the magnitude has no slope.
+        self.low = nn.Parameter(((edges[:-1] - min_low_hz).clamp(min=1.0) / 1000).float())
         self.band = nn.Parameter(((edges.diff() - min_band_hz).clamp(min=1.0) / 1000).float())
 
     def edges_hz(self) -> tuple[Float[Tensor, " filter"], Float[Tensor, " filter"]]:
