@@ -1,6 +1,6 @@
 """Reconstruction: targets by hand, what each method asks for, and that it is learnt."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -8,13 +8,14 @@ from tests.contracts.objectives import batch_of, check_objective, item_of
 from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
-from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Features
 from sonorant.encoders.apc import apc_tiny
 from sonorant.encoders.npc import npc_tiny
 from sonorant.encoders.spectral import OnSpectrum, on_spectrum
 from sonorant.encoders.tera import tera_tiny
 from sonorant.nn.alteration import Alteration
+from sonorant.nn.quantize.gumbel import GumbelCodebook
+from sonorant.nn.quantize.quantizer import Quantizer
 from sonorant.objectives.reconstruction import (
     Reconstruction,
     ReconstructionConfig,
@@ -47,31 +48,9 @@ def encoder_of(name: str) -> OnSpectrum:
     return encoder
 
 
-class _Quantized(NamedTuple):
-    values: Tensor
-    ids: Tensor
-    penalty: Tensor
-    usage: Tensor
-
-
-class _Rounding(nn.Module):
-    """The smallest quantiser with the toolkit's calls: each channel to the nearest quarter, straight through."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim, self.codebook_sizes = dim, (9,)
-        self.scale = nn.Parameter(torch.ones(dim))
-
-    def forward(self, values: Tensor, lengths: Tensor) -> _Quantized:
-        scaled = torch.tanh(values * self.scale)
-        ids = (4 * scaled[..., 0]).round().long() + 4
-        valid = valid_mask(lengths, values.shape[1])
-        penalty = 0.01 * torch.where(valid[..., None], scaled, 0).square().sum() / valid.sum()
-        shares = torch.bincount(ids[valid], minlength=9) / valid.sum()
-        perplexity = torch.exp(-torch.special.xlogy(shares, shares).sum())
-        return _Quantized(
-            scaled + ((4 * scaled).round() / 4 - scaled).detach(), ids[:, None], penalty, perplexity[None]
-        )
+def gumbel(**changes: Any) -> Quantizer:
+    """Sixteen codes in each of two groups."""
+    return Quantizer(GumbelCodebook(16, 16, 2, **changes))
 
 
 CASES: dict[str, tuple[str, ReconstructionConfig]] = {
@@ -91,17 +70,27 @@ def test_contract(name: str) -> None:
     check_objective(lambda: Reconstruction(encoder_of(family), config), make, chance=(0.3, 3.0), fall=0.8)
 
 
-@pytest.mark.parametrize("after", [-1, 1])
-def test_contract_with_a_quantiser(after: int) -> None:
-    config = vq_apc_objective(2, after)
-    # A penalty is a mean over the batch, so batches do not add up; their reconstructions do.
+@pytest.mark.parametrize("family, after", [("apc", -1), ("apc", 1), ("npc", -1)])
+def test_contract_with_a_quantiser(family: str, after: int) -> None:
+    config = vq_apc_objective(2, after) if family == "apc" else npc_objective()
+    # The penalty for codes that are not used is of the batch, so batches do not add up; their reconstructions do.
     check_objective(
-        lambda: Reconstruction(encoder_of("apc"), config, _Rounding(16)),
+        lambda: Reconstruction(encoder_of(family), config, gumbel()),
         make,
         additive=False,
-        chance=(0.3, 9.0),
-        fall=0.9,
+        chance=(0.3, 3.0),
+        fall=0.95,
     )
+
+
+def test_draws_of_a_quantiser_are_of_the_item() -> None:
+    torch.manual_seed(0)
+    objective = Reconstruction(encoder_of("npc"), npc_objective(), gumbel(diversity=0.0)).train()
+    batch = make(("a", "b", "c"))
+    with torch.no_grad():
+        alone = [objective.losses(item_of(batch, item))["model"] for item in range(3)]
+        whole = objective.losses(batch)["model"]
+    assert float(whole.total) == pytest.approx(sum(float(loss.total) for loss in alone), rel=1e-4)
 
 
 @torch.no_grad()
@@ -158,14 +147,15 @@ def test_a_future_that_an_encoder_sees_is_not_asked_for() -> None:
 def test_a_quantiser_stands_where_it_was_put() -> None:
     """One that says nothing leaves the layers behind it with nothing."""
     torch.manual_seed(0)
-    batch, quantizer = make(("a", "b")), _Rounding(16)
+    batch = make(("a", "b"))
     for after in (1, 2, -1):
-        objective = Reconstruction(encoder_of("apc"), vq_apc_objective(2, after), quantizer).eval()
+        objective = Reconstruction(encoder_of("apc"), vq_apc_objective(2, after), gumbel()).eval()
         seen = objective.encoder.front(batch.waveform, batch.lengths)
-        assert 1 < objective.diagnose(batch)["code_perplexity"] <= 9
-        quantizer.scale.zero_()
+        diagnosis = objective.diagnose(batch)
+        assert 1 < diagnosis["code_perplexity"] <= 16
+        assert 1 < diagnosis["code1_perplexity"] <= 16
+        objective.quantizer.codebook.entries.zero_()
         frames = objective._answer(seen).frames
-        quantizer.scale.fill_(1)
         expected = torch.zeros_like(frames.values)
         if after == 1:
             expected = objective.encoder.blocks[1](expected, frames.lengths)
@@ -203,9 +193,9 @@ def test_naive_answers() -> None:
 def test_what_cannot_be_is_refused() -> None:
     encoder = encoder_of("apc")
     with pytest.raises(ConfigError, match="quantize_after=3"):
-        Reconstruction(encoder, vq_apc_objective(2, 3), _Rounding(16))
-    with pytest.raises(ConfigError, match="as wide as the encoder, 16, got 8"):
-        Reconstruction(encoder, vq_apc_objective(2), _Rounding(8))
+        Reconstruction(encoder, vq_apc_objective(2, 3), gumbel())
+    with pytest.raises(ConfigError, match=r"16 wide, as the encoder's, got \(8, 8\)"):
+        Reconstruction(encoder, vq_apc_objective(2), Quantizer(GumbelCodebook(8, 4)))
     with pytest.raises(ConfigError, match="shift must be 0"):
         tera_objective(shift=2)
     with pytest.raises(ConfigError, match="head_layers"):

@@ -8,10 +8,10 @@ arXiv:2203.16691. It takes an encoder of waveforms that is an encoder of feature
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.config import at_least, one_of
@@ -82,6 +82,7 @@ class _Heard(NamedTuple):
     seen: Features
     target: Features
     asked: Bool[Tensor, "batch frame dim"]
+    seeds: Int[Tensor, " batch"] | None
 
 
 class _Answer(NamedTuple):
@@ -99,7 +100,8 @@ class Reconstruction(nn.Module):
         encoder: of waveforms, with its parts `front (waveform, lengths) -> Features` and `encoder`. For a shift it must look
             back only, for frames in their place unaltered it must not see them.
         config: what is asked for.
-        quantizer: stands after one of the blocks (VQ-APC, NPC); as wide as the encoder.
+        quantizer: stands after one of the blocks (VQ-APC, NPC); takes and gives frames as wide as the encoder's. Its draws
+            come from the batch's seeds, where it has some.
     """
 
     def __init__(self, encoder: nn.Module, config: ReconstructionConfig, quantizer: nn.Module | None = None) -> None:
@@ -112,8 +114,9 @@ class Reconstruction(nn.Module):
             raise ConfigError(
                 f"quantize_after={config.quantize_after} names a block that the encoder of {inner.num_layers} lacks"
             )
-        if quantizer is not None and cast(Any, quantizer).dim != dim:
-            raise ConfigError(f"the quantiser must be as wide as the encoder, {dim}, got {cast(Any, quantizer).dim}")
+        widths = (dim, dim) if quantizer is None else (self.quantizer.dim, self.quantizer.output_dim)
+        if widths != (dim, dim):
+            raise ConfigError(f"the quantiser must take and give frames {dim} wide, as the encoder's, got {widths}")
         ratio = self.encoder.front.frame_rate / self.encoder.frame_rate
         self.factor = round(ratio)
         if self.factor < 1 or abs(ratio - self.factor) > 1e-6:
@@ -135,10 +138,11 @@ class Reconstruction(nn.Module):
             target: Features = self.encoder.front(batch.waveform, batch.lengths)
             valid = valid_mask(target.lengths, target.values.shape[1])[..., None].expand_as(target.values)
             if self.config.alter is None:
-                return _Heard(target, self._normalised(target), valid)
+                seeds = None if batch.seeds is None else batch.seeds.to(target.values.device)
+                return _Heard(target, self._normalised(target), valid, seeds)
             seeds = seeds_of(batch, "Reconstruction")
             values, asked = self.config.alter(target.values, target.lengths, seeds)
-            return _Heard(replace(target, values=values), self._normalised(target), asked)
+            return _Heard(replace(target, values=values), self._normalised(target), asked, seeds)
 
     def _normalised(self, target: Features) -> Features:
         if not self.config.normalise_targets:
@@ -147,7 +151,7 @@ class Reconstruction(nn.Module):
         return replace(target, values=zero_padding(values, target.lengths))
 
     def _loss(self, heard: _Heard) -> tuple[Loss, _Answer]:
-        answer = self._answer(heard.seen)
+        answer = self._answer(heard.seen, heard.seeds)
         said = self.head(answer.frames.values)
         target, asked = self._asked(heard, answer.frames)
         total, cells = self._distance(said, target, asked)
@@ -170,11 +174,11 @@ class Reconstruction(nn.Module):
         distances = difference.abs() if self.config.distance == "l1" else difference.square()
         return distances.sum() / self.encoder.front.dim, asked.sum().to(distances.dtype)
 
-    def _answer(self, seen: Features) -> _Answer:
+    def _answer(self, seen: Features, seeds: Tensor | None = None) -> _Answer:
         inner, after, made = self.encoder.encoder, self.config.quantize_after, []
 
         def quantised(features: Features) -> Features:
-            result = self.quantizer(features.values, features.lengths)
+            result = self.quantizer(features.values, features.lengths, seeds)
             made.append(result)
             return replace(features, values=zero_padding(result.values, features.lengths))
 
