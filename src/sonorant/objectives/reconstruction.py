@@ -114,7 +114,8 @@ class Reconstruction(nn.Module):
             raise ConfigError(
                 f"quantize_after={config.quantize_after} names a block that the encoder of {inner.num_layers} lacks"
             )
-        widths = (dim, dim) if quantizer is None else (self.quantizer.dim, self.quantizer.output_dim)
+        through: Any = quantizer
+        widths = (dim, dim) if through is None else (through.dim, through.output_dim)
         if widths != (dim, dim):
             raise ConfigError(f"the quantiser must take and give frames {dim} wide, as the encoder's, got {widths}")
         ratio = self.encoder.front.frame_rate / self.encoder.frame_rate
