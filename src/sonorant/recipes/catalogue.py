@@ -19,6 +19,7 @@ RECIPES: dict[str, str] = {
     "conformer_ctc": "sonorant.recipes.asr.conformer_ctc",
     "deepspeech": "sonorant.recipes.asr.deepspeech",
     "digits": "sonorant.recipes.asr.digits",
+    "hubert": "sonorant.recipes.ssl.hubert",
 }
 
 
