@@ -9,6 +9,7 @@ The folder appears whole or not at all. Reading maps the array, so that a store 
 to another process is only its path. `UnitStore.of` is a label for `data.batches`.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from jaxtyping import Int
 
 from sonorant.core.alignment import nearest_frames
 from sonorant.core.errors import DataError
-from sonorant.core.files import atomic_folder, recover_folder
+from sonorant.core.files import atomic_folder, file_digest, recover_folder
 from sonorant.core.types import Units
 from sonorant.metrics.units import CodeCounts
 
@@ -178,6 +179,11 @@ class UnitStore:
             output_lengths: its frames for samples at the store's sample rate.
         """
         return UnitLabels(self, frame_rate, offset, output_lengths)
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits for all that the store holds."""
+        files = "".join(file_digest(path) for path in sorted(self.folder.iterdir()))
+        return hashlib.sha256(files.encode()).hexdigest()[:16]
 
     def counts(self) -> CodeCounts:
         """How often each unit occurs."""
