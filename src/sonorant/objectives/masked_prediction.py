@@ -26,7 +26,7 @@ from sonorant.objectives.views import Hiding, local_features, penalised, seeds_o
 
 __all__ = [
     "MaskedPrediction", "MaskedPredictionConfig", "UnitHead", "UnitPredictor", "fast_hubert_objective", "hubert_objective",
-    "mr_hubert_objective", "ms_hubert_objective", "resampled_mask", "resampled_units", "wavlm_objective",
+    "mr_hubert_objective", "ms_hubert_objective", "resampled_mask", "resampled_units", "units_of", "wavlm_objective",
 ]  # fmt: skip
 
 
@@ -225,7 +225,7 @@ class MaskedPrediction(nn.Module):
         """Frames of the head's layer that are asked for, and what is to be answered."""
         features = layers[head.layer]
         num_frames, rate = features.values.shape[1], features.frame_rate
-        units, units_lengths = _units_of(batch, head)
+        units, units_lengths = units_of(batch, head)
         copies = len(mask) // len(units)
         units, units_lengths = units.repeat(copies, 1), units_lengths.repeat(copies)
         ratio = head.label_rate / rate if head.label_rate else 1.0
@@ -265,7 +265,7 @@ class MaskedPrediction(nn.Module):
         }
 
 
-def _units_of(batch: Batch, head: UnitHead) -> tuple[Tensor, Tensor]:
+def units_of(batch: Batch, head: UnitHead) -> tuple[Tensor, Tensor]:
     """A stream of labels on the batch's device.
 
     Raises:
@@ -341,3 +341,10 @@ def mr_hubert_objective(
     """MR-HuBERT: the last layer at 50 and the last of the slow blocks at 25 frames a second, with one stream of labels."""
     heads = tuple(UnitHead(num_units=num_units, layer=layer, label_rate=label_rate) for layer in (-1, low_layer))
     return replace(MaskedPredictionConfig(heads=heads), **changes)  # type: ignore[arg-type]
+
+
+def build(
+    encoder: nn.Module, config: MaskedPredictionConfig, mix: Callable[[Batch], Batch] | None = None
+) -> MaskedPrediction:
+    """The objective of a configuration."""
+    return MaskedPrediction(encoder, config, mix)
