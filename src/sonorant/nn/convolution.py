@@ -272,7 +272,11 @@ class FrameStack(nn.Module):
         if values.shape[1] < self.stride:
             values = nn.functional.pad(values, (0, 0, 0, self.stride - values.shape[1]))
         num_out = values.shape[1] // self.stride
-        masked = zero_padding(values, lengths)[:, : num_out * self.stride]
+        masked = zero_padding(values, lengths)
+        if torch.compiler.is_compiling():  # the slice would tie the graph to lengths with or without a remainder
+            masked = masked.index_select(1, torch.arange(num_out * self.stride, device=values.device))
+        else:
+            masked = masked[:, : num_out * self.stride]
         stacked = masked.reshape(values.shape[0], num_out, self.stride * values.shape[2])
         lengths = self.output_lengths(lengths)
         return zero_padding(self.project(stacked), lengths), lengths
