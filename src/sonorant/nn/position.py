@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
+from sonorant.nn.block_convolution import block_convolve
 from sonorant.nn.packed import Layout
 
 __all__ = [
@@ -131,6 +132,10 @@ class ShawBias(nn.Module):
         return distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
 
 
+_WIDE, _MANY_FRAMES = 64, 256
+"""Taps and frames from which on a convolution of positions is cheaper by blocks in the frequency domain."""
+
+
 class ConvolutionalPosition(nn.Module):
     """Adds GELU of a wide grouped convolution with weight norm, as wav2vec 2.0 does (arXiv:2006.11477, section 2).
 
@@ -156,12 +161,26 @@ class ConvolutionalPosition(nn.Module):
 
     def packed(self, values: Float[Tensor, "*frames dim"], layout: Layout) -> Float[Tensor, "*frames dim"]:
         """The same over a layout."""
+        if layout.runs is not None and len(values) >= _MANY_FRAMES and self.conv.kernel_size[0] >= _WIDE:
+            return values + nn.functional.gelu(self._by_blocks(values, layout))
         weight = self.conv.weight  # once: weight norm makes it anew at each look
 
         def items(own: Tensor, lengths: Tensor | None) -> Tensor:
             return self._positions(own if lengths is None else zero_padding(own, lengths), weight)
 
         return values + nn.functional.gelu(layout.over_items(items, values))
+
+    def _by_blocks(self, values: Tensor, layout: Layout) -> Tensor:
+        # Spectra of short floats would be too coarse, and complex ones do not exist.
+        with torch.autocast(values.device.type, enabled=False):
+            items = [run for run in layout.runs or () if run.num_frames]
+            rows = [
+                values[run.start : run.start + run.count * run.num_frames].unflatten(0, (run.count, run.num_frames))
+                for run in items
+            ]
+            found = block_convolve([row.float() for row in rows], self.conv.weight.float())
+            assert self.conv.bias is not None
+            return (torch.cat([item.flatten(0, 1) for item in found]) + self.conv.bias.float()).to(values.dtype)
 
     def _positions(self, values: Tensor, weight: Tensor | None = None) -> Tensor:
         conv = self.conv
@@ -171,7 +190,7 @@ class ConvolutionalPosition(nn.Module):
 
 
 class StackedConvolutionalPosition(nn.Module):
-    """Adds what several narrower grouped convolutions make, each followed by a norm and GELU (arXiv:2202.03555, as in fairseq).
+    """Adds what several narrower grouped convolutions make, each followed by a norm and GELU (arXiv:2202.03555).
 
     Args:
         dim: channels.
