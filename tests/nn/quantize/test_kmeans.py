@@ -129,7 +129,7 @@ def test_how_the_stream_is_cut_does_not_matter(sample_size: int | None) -> None:
 def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path, sample_size: int | None, stop: int) -> None:
     frames = speechlike(1500, dim=5)
     keywords = {"sample_size": sample_size, "sample_passes": 2, "passes": 4, "tolerance": 0.0}
-    whole = fit_kmeans(lambda: stream(frames), 20, **keywords)
+    whole = fit_kmeans(lambda: stream(frames), 20, device="cpu", **keywords)
     file = tmp_path / "fit.safetensors"
 
     def stopping(_: KMeansProgress, count: list[int] = [0]) -> None:  # noqa: B006

@@ -160,6 +160,7 @@ def fit_kmeans(
     frames: Frames,
     num_clusters: int,
     *,
+    device: torch.device | str | None = None,
     state: str | Path | None = None,
     progress: Callable[[KMeansProgress], None] | None = None,
     **settings: object,
@@ -167,8 +168,9 @@ def fit_kmeans(
     """Fits k-means on a stream of frames.
 
     Args:
-        frames: called once for each pass; gives blocks `(n, dim)` of any size, on the device where the work is to be done.
+        frames: called once for each pass; gives blocks `(n, dim)` of any size.
         num_clusters: how many.
+        device: where the work is done; where None that of the frames (and the CPU for a fit that is taken up again).
         state: a file that is written after each pass, and from which a fit that was stopped goes on, bit for bit.
         progress: called after each pass.
         settings: fields of `KMeansConfig`, such as `metric="cosine"`.
@@ -183,7 +185,7 @@ def fit_kmeans(
     >>> sorted(round(float(c), 2) for c in fit_kmeans(lambda: iter([points]), 2).centers)
     [0.05, 5.05]
     """
-    fit = KMeansFit(KMeansConfig(num_clusters=num_clusters, **settings))  # type: ignore[arg-type]
+    fit = KMeansFit(KMeansConfig(num_clusters=num_clusters, **settings), device)  # type: ignore[arg-type]
     if state is not None and Path(state).is_file():
         fit.load(state)
     while not fit.done:
@@ -200,12 +202,13 @@ class KMeansFit:
 
     Args:
         config: see there.
+        device: see `fit_kmeans`.
 
     Between two passes `state_dict()` holds all there is to go on, in tensors; `save` and `load` keep it in a file.
     """
 
-    def __init__(self, config: KMeansConfig) -> None:
-        self.config = config
+    def __init__(self, config: KMeansConfig, device: torch.device | str | None = None) -> None:
+        self.config, self.device = config, device
         self.stage, self.number, self.last, self.seen = "sample", 0, float("inf"), 0
         self._near_done = self._final = self._whole = False
         self._mean = self._centers = self._sample = torch.empty(0)
@@ -293,6 +296,8 @@ class KMeansFit:
             self._sample = self._sample[:0]
 
     def _prepared(self, block: Tensor) -> Tensor:
+        if self.device is not None or self.stage != "sample":
+            block = block.to(self.device or self._centers.device)
         return F.normalize(block, dim=1) if self.config.metric == "cosine" else block
 
     def _on_sphere(self, centers: Tensor) -> Tensor:
@@ -332,7 +337,7 @@ class KMeansFit:
         with atomic_write(path) as file:
             file.write(save({name: value.cpu().contiguous() for name, value in self.state_dict().items()}))
 
-    def load(self, path: str | Path, device: torch.device | str = "cpu") -> None:
+    def load(self, path: str | Path) -> None:
         """Reads what `save` wrote.
 
         Raises:
@@ -342,7 +347,7 @@ class KMeansFit:
         from safetensors.torch import load_file
 
         try:
-            state = load_file(path)
+            state = load_file(path, device=str(self.device or "cpu"))
         except SafetensorError as error:
             raise CheckpointError(f"{path} is no state of a k-means fit: {error}") from error
-        self.load_state_dict({name: value if name == "progress" else value.to(device) for name, value in state.items()})
+        self.load_state_dict(state)
