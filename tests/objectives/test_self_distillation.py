@@ -1,5 +1,7 @@
 """data2vec: its targets by hand, a teacher that follows, and what a collapsed one looks like."""
 
+import math
+
 import pytest
 import torch
 from tests.contracts.objectives import batch_of, check_objective
@@ -8,7 +10,7 @@ from tests.contracts.tiny_encoder import TinyEncoder
 from sonorant.core.errors import ConfigError
 from sonorant.losses.distill import instance_normalised
 from sonorant.nn.masking import MaskConfig
-from sonorant.objectives.self_distillation import Data2Vec, Data2VecConfig
+from sonorant.objectives.self_distillation import Data2Vec, Data2VecConfig, DinoSr, DinoSrConfig
 
 SMALL = {"mask": MaskConfig(prob=0.6, span=4), "top_layers": 2}
 
@@ -55,3 +57,40 @@ def test_the_teacher_follows_the_blocks() -> None:
 def test_refuses_more_layers_than_there_are() -> None:
     with pytest.raises(ConfigError, match="at most the encoder's 3 layers, got 8"):
         Data2Vec(TinyEncoder(), Data2VecConfig())
+
+
+# --- DinoSR -----------------------------------------------------------------------------------------------------------
+
+CODES = {**SMALL, "codebook_size": 10}
+
+
+def test_dinosr_contract() -> None:
+    chance = (0.7 * math.log(10), 2 * math.log(10))
+    check_objective(lambda: DinoSr(TinyEncoder(), DinoSrConfig(**CODES)), batch_of, chance=chance)
+
+
+def test_codes_are_the_nearest_of_each_layer_and_move_only_while_training() -> None:
+    torch.manual_seed(0)
+    objective = DinoSr(TinyEncoder(), DinoSrConfig(**CODES))
+    batch = batch_of(("a", "b"))
+    with torch.no_grad():
+        embedded = objective.encoder.embed(objective.encoder.local(batch.waveform, batch.lengths))
+        layers = objective.teacher.module.context(embedded, layers=True)[-2:]
+        before = [book.weight.clone() for book in objective.codebooks]
+        _, _, codes, mask = objective.eval()._views(batch)
+        assert all(torch.equal(book.weight, old) for book, old in zip(objective.codebooks, before))
+        for index, layer in enumerate(layers):
+            frames = instance_normalised(layer.values, layer.lengths)[mask]
+            assert torch.equal(codes[:, index], torch.cdist(frames, before[index]).argmin(dim=1))
+        _, _, again, _ = objective.train()._views(batch)
+    assert torch.equal(again, codes), "the codes that are asked for are those before the codebook moves"
+    chosen = torch.zeros(10, dtype=torch.bool).index_fill(0, codes[:, 0].unique(), True)
+    moved = (objective.codebooks[0].weight != before[0]).any(dim=1)
+    assert torch.equal(moved, chosen)
+
+
+def test_the_teacher_is_frozen_after_its_steps() -> None:
+    objective = DinoSr(TinyEncoder(), DinoSrConfig(**CODES, freeze_steps=100, decay_steps=50))
+    assert [objective._decay(step) for step in (0, 50, 99, 100, 10**6)] == [0.999, 0.9999, 0.9999, 1.0, 1.0]
+    forever = DinoSr(TinyEncoder(), DinoSrConfig(**CODES, freeze_steps=0))
+    assert forever._decay(10**6) == 0.9999

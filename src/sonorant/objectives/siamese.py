@@ -6,7 +6,7 @@ HuBERT (arXiv:2409.10103), DINO (arXiv:2104.14294).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from sonorant.objectives.collapse import choice_statistics, frame_statistics
 from sonorant.objectives.teacher import Teacher, decay_fields, ramp
 from sonorant.objectives.views import Hiding, seeds_of, takes_waveform, valid_frames
 
-__all__ = ["Byol", "ByolConfig", "Dino", "DinoConfig"]
+__all__ = ["Byol", "ByolConfig", "Dino", "DinoConfig", "byol_objective", "dino_objective"]
 
 Augment = Callable[[Batch], Batch]
 """Changes audio by the batch's seeds and keeps lengths: an augmentation, or a chain of them."""
@@ -259,3 +259,21 @@ class Dino(nn.Module):
             **choice_statistics("predicted", predicted, self.config.num_codes),
             **choice_statistics("target", targets[valid].argmax(dim=-1), self.config.num_codes),
         }
+
+
+# --- published ------------------------------------------------------------------------------------------------------
+
+
+def byol_objective(**changes: Any) -> ByolConfig:
+    """BYOL as in speaker-disentangled HuBERT; give `Byol` what disguises the speaker."""
+    return replace(ByolConfig(), **changes)
+
+
+def dino_objective(**changes: Any) -> DinoConfig:
+    """DINO frame by frame."""
+    return replace(DinoConfig(), **changes)
+
+
+def build(encoder: nn.Module, config: ByolConfig | DinoConfig, augment: Augment | None = None) -> Byol | Dino:
+    """The objective of a configuration."""
+    return Dino(encoder, config, augment) if isinstance(config, DinoConfig) else Byol(encoder, config, augment)
