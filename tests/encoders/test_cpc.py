@@ -21,18 +21,19 @@ CASES: dict[str, dict[str, Any]] = {
     "wav2vec": {"dim": 20, "norm": "layer", "context_kernels": (3, 3)},
     "wav2vec_large": {"dim": 20, "context_kernels": (2, 3, 4)},
     "vq_wav2vec": {"dim": 20, "norm": "layer", "context_kernels": (2, 5)},
-    "wav2vec_tiny": {},
+    "wav2vec_tiny": {"kernels": (10, 8), "strides": (5, 4)},
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str) -> None:
-    # torch.export unrolls a recurrence over the frames it saw, so such a program keeps its length.
+    # torch.export unrolls a recurrence over the frames it saw, so such a program keeps its length; one of the others is
+    # tried with other lengths, since a tower of strides takes the tracer long.
     config = encoder_preset(name, **CASES[name])
     check_encoder(
         lambda: build_encoder(name, **CASES[name]),
         input_dim=0,
-        dynamic="wav2vec" in name,
+        dynamic=name == "wav2vec_tiny",
         lengths=(4100, 5333, 2900, 3700),
         streaming=config.norm != "group",
         tried=(1, 2, 300, 464, 465, 466, 624, 625, 1000, 2222),
@@ -61,7 +62,7 @@ def test_group_norm_cannot_stream() -> None:
 def test_looks_back_only() -> None:
     torch.manual_seed(0)
     for name in ("cpc_small", "wav2vec_tiny"):
-        encoder = build_encoder(name, **{**CASES[name], "norm": "layer"}).eval()
+        encoder = build_encoder(name, norm="layer").eval()
         waveform, lengths = torch.randn(1, 8000), torch.tensor([8000])
         changed = waveform.clone()
         changed[:, 4000:] += 1
