@@ -138,16 +138,21 @@ class Attention(nn.Module):
         return attention_weights(query, key, bias, mask)
 
     def step(
-        self, values: Float[Tensor, "batch frame dim"], key: Tensor, value: Tensor, left_frames: int | None
+        self,
+        values: Float[Tensor, "batch frame dim"],
+        key: Tensor,
+        value: Tensor,
+        left_frames: int | None,
+        mask: Bool[Tensor, "#batch 1 #frame seen"] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One chunk that sees itself and the cached past `(batch, head, past, headdim)`.
+        """One chunk that sees itself and the cached past `(batch, head, past, headdim)`, all of it or where `mask` is True.
 
         Returns:
             frames, and the keys and values to be cached: the last `left_frames` (all where None).
         """
         query, new_key, new_value = self._heads(values)
         key, value = torch.cat([key, new_key], dim=2), torch.cat([value, new_value], dim=2)
-        frames = self._merge(self._attend(query, key, value, None, None))
+        frames = self._merge(self._attend(query, key, value, mask, None))
         return frames, trim(key, left_frames, 2), trim(value, left_frames, 2)
 
     def _heads(self, values: Tensor) -> tuple[Tensor, ...]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sonorant.core.config import one_of
 from sonorant.core.errors import ConfigError
 from sonorant.nn.attention import attend, attention_weights
 from sonorant.nn.masking import attention_mask
@@ -60,13 +61,15 @@ class GatedAttention(nn.Module):
         dim: width, divided among the heads.
         num_heads: must divide `dim`.
         dropout: on the attention weights, while training.
+        gate_from: what opens the gates: "frame", or its "query" (BEATs, arXiv:2212.09058, as its authors' code has it).
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, gate_from: str = "frame") -> None:
         super().__init__()
+        one_of("gate_from", gate_from, ("frame", "query"))
         if dim % num_heads:
             raise ConfigError(f"num_heads must divide dim, got num_heads={num_heads} and dim={dim}")
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads, self.dropout, self.gate_from = num_heads, dropout, gate_from
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
         self.gate = nn.Linear(dim // num_heads, 8)
@@ -79,7 +82,7 @@ class GatedAttention(nn.Module):
         heads = self.query_key_value(values).unflatten(-1, (3, self.num_heads, -1))
         prob = self.dropout if self.training else 0.0
         # The gate rides along as one more column of each head, so that both are cut into items at once.
-        joined = torch.cat([heads.flatten(-3), self._gates(values)], dim=-1)
+        joined = torch.cat([heads.flatten(-3), self._gates(values, heads[..., 0, :, :])], dim=-1)
 
         def items(own: Tensor, lengths: Tensor | None) -> Tensor:
             gates = own[..., -self.num_heads :].transpose(1, 2)[..., None]  # (item, head, query, 1)
@@ -97,11 +100,13 @@ class GatedAttention(nn.Module):
         self, values: Float[Tensor, "batch frame dim"], mask: Tensor | None, table: Tensor
     ) -> Float[Tensor, "batch head query key"]:
         """The attention map alone."""
-        query, key, _ = self.query_key_value(values).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        bias = self._gates(values).transpose(1, 2)[..., None] * toeplitz(table, values.shape[1])
+        heads = self.query_key_value(values).unflatten(-1, (3, self.num_heads, -1))
+        query, key, _ = heads.permute(2, 0, 3, 1, 4)
+        bias = self._gates(values, heads[..., 0, :, :]).transpose(1, 2)[..., None] * toeplitz(table, values.shape[1])
         return attention_weights(query * query.shape[-1] ** -0.5, key, bias, mask)
 
-    def _gates(self, values: Tensor) -> Float[Tensor, "... head"]:
+    def _gates(self, values: Tensor, query: Tensor) -> Float[Tensor, "... head"]:
         """What each frame multiplies its biases by: r = a·(b·s − 1) + 2 with sigmoids a and b (equations 5 and 6)."""
-        first, second = self.gate(values.unflatten(-1, (self.num_heads, -1))).unflatten(-1, (2, 4)).sum(-1).unbind(-1)
+        seen = query if self.gate_from == "query" else values.unflatten(-1, (self.num_heads, -1))
+        first, second = self.gate(seen).unflatten(-1, (2, 4)).sum(-1).unbind(-1)
         return first.sigmoid() * (second.sigmoid() * self.gate_scale - 1.0) + 2.0

@@ -41,6 +41,7 @@ class TransformerLayer(nn.Module):
         attention_dropout: on the attention weights.
         inner_dropout: inside the feed-forward.
         attention: another attention with the same calls.
+        residual_scale: of what goes past each part; above 1 in DeepNorm (arXiv:2203.00555, α in section 3).
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class TransformerLayer(nn.Module):
         attention_dropout: float | None = None,
         inner_dropout: float | None = None,
         attention: nn.Module | None = None,
+        residual_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.norm_first = norm_first
+        self.norm_first, self.residual_scale = norm_first, residual_scale
         self.attention_norm = nn.LayerNorm(dim)
         on_weights = dropout if attention_dropout is None else attention_dropout
         self.attention: Any = Attention(dim, num_heads, on_weights, position) if attention is None else attention
@@ -89,10 +91,13 @@ class TransformerLayer(nn.Module):
 
     def _around(self, values: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
         if not self.norm_first:
-            values = self.attention_norm(values + self.dropout(attention(values)))
-            return self.ffn_norm(values + self.dropout(self._ffn(values)))
-        values = values + self.dropout(attention(self.attention_norm(values)))
-        return values + self.dropout(self._ffn(self.ffn_norm(values)))
+            values = self.attention_norm(self._past(values) + self.dropout(attention(values)))
+            return self.ffn_norm(self._past(values) + self.dropout(self._ffn(values)))
+        values = self._past(values) + self.dropout(attention(self.attention_norm(values)))
+        return self._past(values) + self.dropout(self._ffn(self.ffn_norm(values)))
+
+    def _past(self, values: Tensor) -> Tensor:
+        return values if self.residual_scale == 1 else values * self.residual_scale
 
     def _ffn(self, values: Tensor) -> Tensor:
         if torch.is_grad_enabled() or values.dim() != 2 or len(values) <= ROWS:
@@ -112,11 +117,11 @@ class TransformerLayer(nn.Module):
         inner = self.attention_norm(values) if self.norm_first else values
         seen, key, value = self.attention.step(inner, cache.key, cache.value, left_frames)
         cache = LayerCache(key, value, cache.conv)
-        values = values + self.dropout(seen)
+        values = self._past(values) + self.dropout(seen)
         if not self.norm_first:
             values = self.attention_norm(values)
-            return self.ffn_norm(values + self.dropout(self.ffn(values))), cache
-        return values + self.dropout(self.ffn(self.ffn_norm(values))), cache
+            return self.ffn_norm(self._past(values) + self.dropout(self.ffn(values))), cache
+        return self._past(values) + self.dropout(self.ffn(self.ffn_norm(values))), cache
 
 
 class TransformerStack(nn.Module):
