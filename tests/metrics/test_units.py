@@ -115,3 +115,13 @@ def test_bitrate_adds_streams_and_rewards_merged_runs() -> None:
     assert bitrate([30], [256], seconds=1.0) < bitrate([50], [256], seconds=1.0)
     with pytest.raises(DataError, match="above 0"):
         bitrate([1], [2], seconds=0.0)
+
+
+def test_the_interval_lies_around_the_value_though_resamples_hold_less() -> None:
+    metric = UnitAgreement("pnmi")
+    for _ in range(30):
+        metric.update(DRAWS.integers(0, 40, 60), DRAWS.integers(0, 50, 60))
+    score = metric.score()
+    assert score.low is not None
+    assert score.high is not None
+    assert score.value - score.low == pytest.approx(score.high - score.value, rel=0.7)

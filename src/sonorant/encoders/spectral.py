@@ -204,7 +204,12 @@ class OnSpectrum(nn.Module):
         self.front = SpectralFront(config.front)
         self.encoder: Any = described_module(config.encoder)
         self.dim, self.local_dim = self.encoder.dim, self.encoder.local_dim
-        self.num_layers, self.blocks = self.encoder.num_layers, self.encoder.blocks
+        self.num_layers = self.encoder.num_layers
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The encoder's, one a layer."""
+        return self.encoder.blocks  # type: ignore[no-any-return]
 
     @property
     def frame_rate(self) -> float:

@@ -166,7 +166,12 @@ class UnitAgreement:
             raise DataError(f"{self.name}: all frames bear the same phone, so that there is nothing to tell apart")
         drawn = np.concatenate([of(tables) for tables in self._resampled(table.shape)])
         drawn = drawn[np.isfinite(drawn)]
-        low, high = np.quantile(drawn, ((1 - self.level) / 2, (1 + self.level) / 2)) if len(drawn) else (value, value)
+        if not len(drawn):
+            return Score(self.name, value, "higher", value, value, len(self._items))
+        # A resample holds fewer different utterances, and all measures rise when there is less to count: the resamples tell
+        # how far the value varies, not where it lies.
+        drawn = drawn - drawn.mean() + value
+        low, high = np.quantile(drawn, ((1 - self.level) / 2, (1 + self.level) / 2)).clip(0.0, 1.0)
         return Score(self.name, value, "higher", min(float(low), value), max(float(high), value), len(self._items))
 
     def _resampled(self, shape: tuple[int, int]) -> Iterator[Float[np.ndarray, "resample phone unit"]]:

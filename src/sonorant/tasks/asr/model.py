@@ -17,10 +17,11 @@ from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpo
 from sonorant.core.config import at_least, from_plain, one_of, to_plain
 from sonorant.core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from sonorant.core.lengths import valid_mask
-from sonorant.core.types import Batch, Encoder, Features, Loss
+from sonorant.core.types import Batch, Features, Loss
 from sonorant.encoders.conformer import Conformer, ConformerConfig
 from sonorant.encoders.recurrent import DeepSpeechConfig, DeepSpeechEncoder, RecurrentConfig, RecurrentEncoder
 from sonorant.losses.ctc import ctc_loss
+from sonorant.tasks.asr.waveform import Samples, WaveformEncoder, WaveformEncoderConfig
 from sonorant.text.load import tokenizer_from_plain
 from sonorant.text.tokenizer import Tokenizer
 
@@ -30,12 +31,13 @@ __all__ = [
 ]  # fmt: skip
 
 KIND = "asr.ctc"
-EncoderConfig = ConformerConfig | DeepSpeechConfig | RecurrentConfig
+EncoderConfig = ConformerConfig | DeepSpeechConfig | RecurrentConfig | WaveformEncoderConfig
 
-ENCODERS: dict[str, tuple[type, Callable[[Any], Encoder]]] = {
+ENCODERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "conformer": (ConformerConfig, Conformer),
     "deepspeech": (DeepSpeechConfig, DeepSpeechEncoder),
     "recurrent": (RecurrentConfig, RecurrentEncoder),
+    "waveform": (WaveformEncoderConfig, WaveformEncoder),
 }
 """Family → its configuration and its module."""
 
@@ -44,8 +46,8 @@ ENCODERS: dict[str, tuple[type, Callable[[Any], Encoder]]] = {
 class FeatureConfig:
     """What the encoder sees."""
 
-    kind: Literal["fbank", "mfcc"] = "fbank"
-    """Log mel energies, or their cepstra."""
+    kind: Literal["fbank", "mfcc", "waveform"] = "fbank"
+    """Log mel energies, their cepstra, or the samples themselves for an encoder with a front end of its own."""
     sample_rate: int = 16000
     """Hz; audio of another rate is resampled."""
     dim: int = 80
@@ -60,24 +62,28 @@ class FeatureConfig:
     """Upper end of the last band in Hz; 0 for half the sample rate."""
     low_hz: float = 20.0
     """Lower end of the first band in Hz."""
-    normalise: Literal["corpus", "level", "peak", "utterance"] = "corpus"
+    normalise: Literal["corpus", "level", "none", "peak", "utterance"] = "corpus"
     """By mean and variance of the training data; `level` takes each utterance's mean over all bands and frames out before, so
     that a soft recording looks like a loud one; `peak` its largest value, and hides what lies more than `range_db` below it,
     so that a noisy one or one cut close looks like a clean one; `utterance` takes mean and variance of each band from the
-    utterance itself, which also hides the microphone, and from a single word much of its vowels. All but the first tie a
-    frame to its whole utterance."""
+    utterance itself, which also hides the microphone, and from a single word much of its vowels; `none` leaves the features
+    alone. All but the first and `none` tie a frame to its whole utterance."""
     range_db: float = 50.0
     """Of `peak`."""
 
     def __post_init__(self) -> None:
         at_least("sample_rate", self.sample_rate, 1000)
         at_least("dim", self.dim, 1)
-        one_of("kind", self.kind, ("fbank", "mfcc"))
-        one_of("normalise", self.normalise, ("corpus", "level", "peak", "utterance"))
+        one_of("kind", self.kind, ("fbank", "mfcc", "waveform"))
+        one_of("normalise", self.normalise, ("corpus", "level", "none", "peak", "utterance"))
         if self.range_db <= 0:
             raise ConfigError(f"range_db must be > 0, got {self.range_db}")
-        if self.normalise == "peak" and self.kind == "mfcc":
-            raise ConfigError("normalise=peak compares energies, which cepstra are not: use kind=fbank")
+        if self.normalise == "peak" and self.kind != "fbank":
+            raise ConfigError("normalise=peak compares energies, which cepstra and samples are not: use kind=fbank")
+        if self.kind == "waveform" and self.normalise != "none":
+            raise ConfigError(
+                "samples are normalised by the encoder that takes them: with kind=waveform set normalise=none"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +104,13 @@ class CtcConfig:
 def ctc_config(features: FeatureConfig, encoder: EncoderConfig) -> CtcConfig:
     """From typed parts; the encoder's input is fitted to the features."""
     names = [name for name, (kind, _) in ENCODERS.items() if type(encoder) is kind]
-    options = {**to_plain(encoder), "input_dim": features.dim, "input_frame_rate": 1 / features.hop}
+    if isinstance(encoder, WaveformEncoderConfig) != (features.kind == "waveform"):
+        raise ConfigError(
+            f"an encoder of waveforms goes with features.kind=waveform, got {features.kind} for {names[0]}"
+        )
+    options = {**to_plain(encoder), "input_frame_rate": 1 / features.hop}
+    if features.kind != "waveform":
+        options["input_dim"] = features.dim
     return CtcConfig(features=features, encoder=names[0], encoder_options=options)
 
 
@@ -181,7 +193,14 @@ class CtcRecogniser(nn.Module):
         return self._normalised(self._raw(waveform, lengths))
 
     def _normalised(self, raw: Features) -> Features:
+        if self.config.features.normalise == "none":
+            return raw
         return cmvn(raw) if self.config.features.normalise == "utterance" else self.normalise(raw)
+
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether `fit_normalisation` is still to be called."""
+        return self.config.features.normalise != "none" and float(self.normalise.count) == 0
 
     def _raw(self, waveform: Tensor, lengths: Tensor) -> Features:
         """What the corpus's statistics are gathered from."""
@@ -258,6 +277,8 @@ def _front_end(config: FeatureConfig) -> Any:
         "low_hz": config.low_hz,
         "high_hz": config.high_hz or None,
     }
+    if config.kind == "waveform":
+        return Samples(config.sample_rate)
     if config.kind == "fbank":
         return Fbank(num_mels=config.dim, **shared)  # type: ignore[arg-type]
     return Mfcc(num_ceps=config.dim, num_mels=max(config.num_mels, config.dim), energy="none", **shared)  # type: ignore[arg-type]

@@ -242,7 +242,7 @@ def train_recogniser(
     """
     batch_config = replace(config.batches, sample_rate=model.sample_rate, num_workers=num_workers)
     labels = token_labels(speech.tokenizer)
-    if float(model.normalise.count) == 0:
+    if model.lacks_statistics:
         survey = Batches(speech.split("train"), replace(batch_config, num_workers=0), seed=seed, train=True)
         model.fit_normalisation(_until(survey, speech.report.corpus.summary["train"].seconds))
 
