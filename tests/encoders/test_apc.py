@@ -5,9 +5,10 @@ import torch
 from tests.contracts.encoders import check_encoder
 from torch import nn
 
+from sonorant.core.checkpoint import load_weights, rename_keys
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
-from sonorant.encoders.apc import ApcConfig, apc
+from sonorant.encoders.apc import APC_KEYS, ApcConfig, apc
 from sonorant.encoders.catalogue import build_encoder
 
 CASES = {
@@ -32,6 +33,20 @@ def test_equals_a_stack_of_grus() -> None:
         gru.load_state_dict(block.recurrent.forwards.state_dict())
         hidden = gru(hidden)[0] + (hidden if index else 0)
     torch.testing.assert_close(encoder(values, torch.tensor([30])).values, hidden)
+
+
+def test_foreign_checkpoints() -> None:
+    """A stack of GRUs and a linear layer under the authors' names."""
+    torch.manual_seed(0)
+    reference = nn.Module()
+    reference.rnn_layers = nn.ModuleList(nn.GRU(width, 12, batch_first=True) for width in (6, 12))
+    reference.postnet = nn.Linear(12, 6)
+    encoder = build_encoder("apc", dim=12, input_dim=6, num_layers=2).eval()
+    load_weights(encoder, rename_keys(reference.state_dict(), APC_KEYS, "reference"))
+    values = torch.randn(1, 20, 6)
+    first = reference.rnn_layers[0](values)[0]
+    expected = reference.rnn_layers[1](first)[0] + first
+    torch.testing.assert_close(encoder(values, torch.tensor([20])).values, expected)
 
 
 def test_looks_back_only() -> None:
