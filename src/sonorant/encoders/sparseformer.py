@@ -69,6 +69,7 @@ class SparseformerConfig:
 class Sparseformer(nn.Module):
     """Features (fbank) to frames of `config.dim`, `factor` times fewer.
 
+    >>> import torch
     >>> encoder = Sparseformer(sparseformer_tiny())
     >>> encoder(torch.zeros(1, 103, 80), torch.tensor([103])).values.shape
     torch.Size([1, 51, 64])

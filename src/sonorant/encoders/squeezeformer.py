@@ -90,6 +90,7 @@ class SqueezeformerConfig:
 class Squeezeformer(nn.Module):
     """Features (fbank) to frames of `config.dim`, `factor` times fewer.
 
+    >>> import torch
     >>> encoder = Squeezeformer(squeezeformer_tiny())
     >>> encoder(torch.zeros(1, 103, 80), torch.tensor([103])).values.shape
     torch.Size([1, 25, 64])

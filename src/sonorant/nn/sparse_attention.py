@@ -105,11 +105,12 @@ class SparseAttention(nn.Module):
         """Blocks of `window` queries against the three blocks of keys around them and the global keys."""
         query, key, value = self._placed(split, table)
         num_frames, width = query.shape[2], self.window
-        missing = -num_frames % width
-        blocks = nn.functional.pad(query, (0, 0, 0, missing)).unflatten(2, (-1, width))
+        num_blocks = -(-num_frames // width)
+        missing = num_blocks * width - num_frames
+        blocks = nn.functional.pad(query, (0, 0, 0, missing)).unflatten(2, (num_blocks, width))
         local_keys, local_values = (self._around(part, missing) for part in (key, value))
         near = blocks @ local_keys.transpose(-1, -2)  # (batch, head, block, width, 3 · width)
-        near = near.masked_fill(~self._near_mask(num_frames, blocks.shape[2], mask, query.device), float("-inf"))
+        near = near.masked_fill(~self._near_mask(num_frames, num_blocks, mask, query.device), float("-inf"))
         global_keys, global_values = key[:, :, :: self.stride, None], value[:, :, :: self.stride, None]
         far = blocks @ global_keys.permute(0, 1, 3, 4, 2)  # (batch, head, block, width, global)
         if mask is not None:
