@@ -22,7 +22,7 @@ from sonorant.objectives.collapse import frame_statistics
 from sonorant.objectives.views import seeds_of, takes_waveform
 from sonorant.objectives.workers import TARGETS, PairWorker, Regressor, WaveformWorker
 
-__all__ = ["Pase", "PaseObjectiveConfig", "pase_distortions", "pase_objective", "pase_toy_objective"]
+__all__ = ["Pase", "PaseObjectiveConfig", "build", "pase_distortions", "pase_objective", "pase_toy_objective"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,3 +193,8 @@ def pase_toy_objective(**changes: Any) -> PaseObjectiveConfig:
     """The workers that are cheap on a CPU: no waveform, no pitch, short windows, no derivatives."""
     sizes: dict[str, Any] = {"regressors": ("fbank", "gammatone", "mfcc"), "waveform": False, "deltas": 0}
     return pase_objective(**{**sizes, "hidden_dim": 128, **changes})
+
+
+def build(encoder: nn.Module, config: PaseObjectiveConfig, distort: Callable[[Batch], Batch] | None = None) -> Pase:
+    """The objective of a configuration."""
+    return Pase(encoder, config, distort)

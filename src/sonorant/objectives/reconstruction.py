@@ -19,12 +19,15 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask, zero_padding
 from sonorant.core.types import Batch, Features, Loss
 from sonorant.nn.alteration import Alteration
+from sonorant.nn.quantize.gumbel import GumbelCodebook
+from sonorant.nn.quantize.product import Product
+from sonorant.nn.quantize.quantizer import Quantizer
 from sonorant.objectives.collapse import frame_statistics
 from sonorant.objectives.views import seeds_of, takes_waveform
 
 __all__ = [
-    "Reconstruction", "ReconstructionConfig", "apc_objective", "mae_objective", "mockingjay_objective", "npc_objective",
-    "stacked_targets", "tera_objective", "vq_apc_objective",
+    "Reconstruction", "ReconstructionConfig", "apc_objective", "build", "mae_objective", "mockingjay_objective",
+    "npc_objective", "stacked_targets", "tera_objective", "vq_apc_objective",
 ]  # fmt: skip
 
 
@@ -44,10 +47,20 @@ class ReconstructionConfig:
     """Each frame that is asked for to mean 0 and variance 1 over its bands (MAE)."""
     quantize_after: int = -1
     """Where a quantiser stands, if there is one: after this block, from 1; -1: after the last."""
+    num_codes: int = 0
+    """Codes of each group of a Gumbel quantiser; 0: there is none."""
+    num_groups: int = 1
+    """Equal parts that the frames are cut into, each with its codes."""
+    temperature: float = 1.0
+    """Of the quantiser's softmax."""
+    diversity: float = 0.0
+    """Weight of the penalty for codes that are not used (not in the papers)."""
 
     def __post_init__(self) -> None:
         at_least("shift", self.shift, 0)
         one_of("distance", self.distance, ("l1", "l2"))
+        for name, low in (("num_codes", 0), ("num_groups", 1), ("temperature", 1e-6), ("diversity", 0)):
+            at_least(name, getattr(self, name), low)
         if self.head_layers not in (1, 2):
             raise ConfigError(f"head_layers must be 1 or 2, got {self.head_layers}")
         if self.quantize_after == 0 or self.quantize_after < -1:
@@ -100,21 +113,21 @@ class Reconstruction(nn.Module):
         encoder: of waveforms, with its parts `front (waveform, lengths) -> Features` and `encoder`. For a shift it must look
             back only, for frames in their place unaltered it must not see them.
         config: what is asked for.
-        quantizer: stands after one of the blocks (VQ-APC, NPC); takes and gives frames as wide as the encoder's. Its draws
-            come from the batch's seeds, where it has some.
+        quantizer: in place of the one that the configuration asks for; takes and gives frames as wide as the encoder's. Its
+            draws come from the batch's seeds, where it has some.
     """
 
     def __init__(self, encoder: nn.Module, config: ReconstructionConfig, quantizer: nn.Module | None = None) -> None:
         super().__init__()
         self.encoder: Any = takes_waveform(encoder, "Reconstruction")
         self.config = config
-        self.quantizer: Any = quantizer
         inner, dim = self.encoder.encoder, self.encoder.dim
+        through: Any = _gumbel(dim, config) if quantizer is None and config.num_codes else quantizer
+        self.quantizer = through
         if config.quantize_after > inner.num_layers:
             raise ConfigError(
                 f"quantize_after={config.quantize_after} names a block that the encoder of {inner.num_layers} lacks"
             )
-        through: Any = quantizer
         widths = (dim, dim) if through is None else (through.dim, through.output_dim)
         if widths != (dim, dim):
             raise ConfigError(f"the quantiser must take and give frames {dim} wide, as the encoder's, got {widths}")
@@ -222,6 +235,17 @@ class Reconstruction(nn.Module):
         }
 
 
+def _gumbel(dim: int, config: ReconstructionConfig) -> Quantizer:
+    """Groups of codes over equal parts of a frame, as in VQ-APC and NPC."""
+    if dim % config.num_groups:
+        raise ConfigError(f"num_groups must divide the encoder's width, got {config.num_groups} and {dim}")
+    width = dim // config.num_groups
+    groups = [GumbelCodebook(width, config.num_codes, 1, diversity=config.diversity) for _ in range(config.num_groups)]
+    for group in groups:
+        group.temperature = config.temperature
+    return Quantizer(Product(groups))
+
+
 def _usage(perplexities: Float[Tensor, " codebook"] | tuple[float, ...]) -> dict[str, float]:
     """As `train.doctor` knows them."""
     return {f"code{index or ''}_perplexity": float(value) for index, value in enumerate(perplexities)}
@@ -236,13 +260,14 @@ def apc_objective(shift: int = 3, **changes: Any) -> ReconstructionConfig:
 
 
 def vq_apc_objective(shift: int = 5, quantize_after: int = -1, **changes: Any) -> ReconstructionConfig:
-    """VQ-APC: give `Reconstruction` a quantiser; the paper's stands after the last layer, of 512 codes."""
-    return apc_objective(shift, **{"quantize_after": quantize_after, **changes})
+    """VQ-APC: through 512 codes after the last layer."""
+    codes: dict[str, Any] = {"quantize_after": quantize_after, "num_codes": 512, "temperature": 0.5}
+    return apc_objective(shift, **{**codes, **changes})
 
 
 def npc_objective(**changes: Any) -> ReconstructionConfig:
-    """NPC: each frame, by an encoder that is blind to it; the paper's quantiser has 4 groups of 64 codes."""
-    return ReconstructionConfig(**changes)
+    """NPC: each frame, by an encoder that is blind to it, through 4 groups of 64 codes (section 3.1)."""
+    return ReconstructionConfig(**{"num_codes": 64, "num_groups": 4, **changes})
 
 
 def mockingjay_objective(span: int = 7, **changes: Any) -> ReconstructionConfig:
@@ -261,3 +286,8 @@ def mae_objective(share: float = 0.75, span: int = 8, **changes: Any) -> Reconst
     alter = Alteration(time_share=share, span=span, zero_prob=1.0, swap_prob=0.0, band_share=0.0, noise_prob=0.0)
     fields = {"alter": alter, "distance": "l2", "normalise_targets": True, "head_layers": 2}
     return ReconstructionConfig(**{**fields, **changes})
+
+
+def build(encoder: nn.Module, config: ReconstructionConfig, quantizer: nn.Module | None = None) -> Reconstruction:
+    """The objective of a configuration."""
+    return Reconstruction(encoder, config, quantizer)
