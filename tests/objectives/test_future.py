@@ -33,7 +33,7 @@ CASES = {
     "wav2vec": (wav2vec_encoder, wav2vec_objective(**SMALL), True),
     "cpc": (cpc_encoder, cpc_objective(**{**SMALL, "offset": 1}), False),
     "cpc within": (cpc_encoder, cpc_objective(**SMALL, negatives="within"), True),
-    "vq-wav2vec gumbel": (wav2vec_encoder, vq_wav2vec_objective(**SMALL, **CODES), True),
+    "vq_wav2vec": (wav2vec_encoder, vq_wav2vec_objective(**SMALL, **CODES), True),
     "vq-wav2vec k-means": (wav2vec_encoder, vq_wav2vec_objective("kmeans", **SMALL, **CODES), False),
     "vq-wav2vec, own entries": (
         wav2vec_encoder,

@@ -40,8 +40,8 @@ CASES = {
     ),
     "seen frames count too": hubert_objective(8, masked_weight=0.7, unmasked_weight=0.3, **SMALL),
     "wavlm": wavlm_objective(8, **SMALL),
-    "fast hubert": fast_hubert_objective(8, layers=(1, -1), **SMALL),
-    "ms hubert": ms_hubert_objective((8, 4), (3, 2), swap=(1, 2), **SMALL),
+    "fast_hubert": fast_hubert_objective(8, layers=(1, -1), **SMALL),
+    "ms_hubert": ms_hubert_objective((8, 4), (3, 2), swap=(1, 2), **SMALL),
 }
 
 

@@ -30,7 +30,7 @@ def make(ids: tuple[str, ...], extra: int = 0) -> Batch:
 
 
 CASES = {
-    "best-rq": (best_rq_objective(**SMALL), {}),
+    "best_rq": (best_rq_objective(**SMALL), {}),
     "several codebooks": (best_rq_objective(**SMALL, num_codebooks=2, noise=0.0), {}),
     "nest": (nest_objective(**SMALL), {"subsampling": "depthwise", "factor": 8}),
 }

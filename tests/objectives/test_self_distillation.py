@@ -10,7 +10,14 @@ from tests.contracts.tiny_encoder import TinyEncoder
 from sonorant.core.errors import ConfigError
 from sonorant.losses.distill import instance_normalised
 from sonorant.nn.masking import MaskConfig
-from sonorant.objectives.self_distillation import Data2Vec, Data2VecConfig, DinoSr, DinoSrConfig
+from sonorant.objectives.self_distillation import (
+    Data2Vec,
+    Data2VecConfig,
+    DinoSr,
+    DinoSrConfig,
+    data2vec_objective,
+    dinosr_objective,
+)
 
 SMALL = {"mask": MaskConfig(prob=0.6, span=4), "top_layers": 2}
 
@@ -21,7 +28,7 @@ SMALL = {"mask": MaskConfig(prob=0.6, span=4), "top_layers": 2}
 def test_contract(changes: dict) -> None:
     # Targets are the mean of two normed layers, predictions a random projection: some dim / √dim times the sum of variances.
     check_objective(
-        lambda: Data2Vec(TinyEncoder(), Data2VecConfig(**SMALL, **changes)), batch_of, chance=(0.5, 12), fall=0.8
+        lambda: Data2Vec(TinyEncoder(), data2vec_objective(**SMALL, **changes)), batch_of, chance=(0.5, 12), fall=0.8
     )
 
 
@@ -66,7 +73,7 @@ CODES = {**SMALL, "codebook_size": 10}
 
 def test_dinosr_contract() -> None:
     chance = (0.7 * math.log(10), 2 * math.log(10))
-    check_objective(lambda: DinoSr(TinyEncoder(), DinoSrConfig(**CODES)), batch_of, chance=chance)
+    check_objective(lambda: DinoSr(TinyEncoder(), dinosr_objective(**CODES)), batch_of, chance=chance)
 
 
 def test_codes_are_the_nearest_of_each_layer_and_move_only_while_training() -> None:

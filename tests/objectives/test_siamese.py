@@ -11,7 +11,7 @@ from tests.contracts.tiny_encoder import TinyEncoder
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Batch
 from sonorant.nn.masking import MaskConfig
-from sonorant.objectives.siamese import Byol, ByolConfig, Dino, DinoConfig
+from sonorant.objectives.siamese import Byol, ByolConfig, Dino, DinoConfig, byol_objective, dino_objective
 
 BYOL = {"hidden_dim": 24, "dim": 12}
 DINO = {"num_codes": 20, "hidden_dim": 24, "dim": 12, "mask": MaskConfig(prob=0.5, span=4)}
@@ -25,16 +25,16 @@ def louder(batch: Batch) -> Batch:
 @pytest.mark.parametrize("changes", [{"norm": "layer"}, {"norm": "batch", "layer": 2}])
 def test_byol_contract(changes: dict) -> None:
     if "layer" in changes:  # the last block is then idle, and learns nothing
-        config = ByolConfig(**BYOL, **changes)
+        config = byol_objective(**BYOL, **changes)
         check_objective(lambda: Byol(TinyEncoder(num_layers=2), config, louder), batch_of, chance=(1.0, 3.0), fall=0.8)
     else:
-        config = ByolConfig(**BYOL, **changes)
+        config = byol_objective(**BYOL, **changes)
         check_objective(lambda: Byol(TinyEncoder(), config), batch_of, chance=(1.0, 3.0), fall=0.8)
 
 
 @pytest.mark.parametrize("augment", [None, louder])
 def test_dino_contract(augment: object) -> None:
-    config = DinoConfig(**DINO)
+    config = dino_objective(**DINO)
     # The teacher begins as the student's equal and is sharper, so the loss begins below the entropy of all codes.
     chance = (0.1 * math.log(20), 4 * math.log(20))
     check_objective(lambda: Dino(TinyEncoder(), config, augment), batch_of, chance=chance, fall=0.95, steps=120)
