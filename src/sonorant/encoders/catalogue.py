@@ -81,6 +81,14 @@ ENCODERS: dict[str, str] = {
     "mockingjay_large": "sonorant.encoders.tera:mockingjay_large",
     "pase_plus": "sonorant.encoders.pase:pase_plus",
     "pase_tiny": "sonorant.encoders.pase:pase_tiny",
+    "whisper_micro": "sonorant.encoders.whisper:whisper_micro",
+    "whisper_tiny": "sonorant.encoders.whisper:whisper_tiny",
+    "whisper_base": "sonorant.encoders.whisper:whisper_base",
+    "whisper_small": "sonorant.encoders.whisper:whisper_small",
+    "whisper_medium": "sonorant.encoders.whisper:whisper_medium",
+    "whisper_large": "sonorant.encoders.whisper:whisper_large",
+    "whisper_large_v3": "sonorant.encoders.whisper:whisper_large_v3",
+    "whisper_large_v3_turbo": "sonorant.encoders.whisper:whisper_large_v3_turbo",
 }
 """Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonorant.audio.features.mel import Mel, WhisperMel, hz_to_mel, mel, mel_to_hz, mel_weights
-from sonorant.core.errors import ConfigError
+from sonorant.core.errors import ConfigError, DataError
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -74,6 +74,26 @@ def test_whisper_equals_its_definition() -> None:
     ours = WhisperMel()(waveform[None]).values[0]
     assert len(ours) == 125
     assert (ours - reference[:, :125].T).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("num_mels", [80, 128])
+def test_whisper_equals_transformers(num_mels: int) -> None:
+    """With silence up to 30 s all 3000 frames, without it those of the item."""
+    transformers = pytest.importorskip("transformers")
+    extractor = transformers.WhisperFeatureExtractor(feature_size=num_mels)
+    items = [noise(size) for size in (20001, 48000, 33333)]
+    expected = torch.from_numpy(extractor(items, sampling_rate=16000, return_tensors="np")["input_features"]).mT
+    lengths = torch.tensor([len(item) for item in items])
+    waveform = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(item) for item in items], batch_first=True)
+    filled = WhisperMel(num_mels, seconds=30)(waveform, lengths)
+    assert filled.lengths.tolist() == [3000] * 3
+    assert (filled.values - expected).abs().max() < 1e-4
+    own = WhisperMel(num_mels)(waveform, lengths)
+    assert own.lengths.tolist() == [125, 300, 208]
+    for item, count in enumerate(own.lengths.tolist()):
+        assert (own.values[item, :count] - expected[item, :count]).abs().max() < 1e-4
+    with pytest.raises(DataError, match="longer than the 2 s"):
+        WhisperMel(num_mels, seconds=2)(waveform, lengths)
 
 
 @pytest.mark.parametrize("options", [{"win_length": 600}, {"power": 0.0}, {"log_floor": 0.0}, {"high_hz": 9000.0}])

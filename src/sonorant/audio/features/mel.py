@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sonorant.audio.features.fbank import power_spectrum
 from sonorant.audio.frames import Edges, FramedFeatures, Framing, window
-from sonorant.core.errors import ConfigError, unknown_name
+from sonorant.core.errors import ConfigError, DataError, unknown_name
 from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.core.types import Features
 
@@ -156,16 +156,18 @@ class WhisperMel(nn.Module):
     """Whisper's input (Radford et al., 2022, arXiv:2212.04356, section 2.2): log10 mel, cut 8 below an item's own peak.
 
     Equal to Whisper's own on the frames that hold signal; there the item is followed by silence up to 30 s, here by
-    silence as far as the last window reaches.
+    silence as far as the last window reaches, or, with `seconds=30`, as there.
 
     Args:
         num_mels: 80, or 128 from large-v3 on.
+        seconds: silence that is put behind every item until it is so long; none where 0.
     """
 
     sample_rate = 16000
 
-    def __init__(self, num_mels: int = 80) -> None:
+    def __init__(self, num_mels: int = 80, seconds: float = 0.0) -> None:
         super().__init__()
+        self.num_samples = round(seconds * self.sample_rate)
         self.mel = Mel(self.sample_rate, num_mels, n_fft=400, hop_length=160, edges="reflect")
         self.dim = num_mels
         # The frame centred on the end itself is left out: `samples // 160` frames.
@@ -178,12 +180,18 @@ class WhisperMel(nn.Module):
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Frames for samples."""
-        return self.geometry.output_lengths(lengths)
+        return self.geometry.output_lengths(lengths.clamp(min=self.num_samples))
 
     def forward(self, waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"] | None = None) -> Features:
-        """Features of each item; zeros beyond an item's own frames."""
+        """Features of each item; zeros beyond an item's own frames.
+
+        Raises:
+            DataError: an item is longer than `seconds`.
+        """
         if lengths is None:
             lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
+        if self.num_samples:
+            waveform, lengths = self._filled(waveform, lengths)
         silent = F.pad(zero_padding(waveform, lengths), (0, 200))
         frames = self.output_lengths(lengths)
         values = self.mel(silent, lengths + 200).values[:, : int(frames.max()) if len(frames) else 0]
@@ -191,6 +199,17 @@ class WhisperMel(nn.Module):
         peak = values.masked_fill(zero_padding(torch.ones_like(values), frames) == 0, -10.0)
         peak = peak.amax(dim=(1, 2), keepdim=True) if values.shape[1] else values.new_zeros(len(values), 1, 1)
         return Features(zero_padding((torch.maximum(values, peak - 8) + 4) / 4, frames), frames, self.frame_rate)
+
+    def _filled(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        longest = int(lengths.max()) if len(lengths) else 0
+        if longest > self.num_samples:
+            raise DataError(
+                f"an item of {longest / self.sample_rate:.2f} s is longer than the {self.num_samples / self.sample_rate:g} s "
+                "that items are filled up to: cut it first"
+            )
+        silent = zero_padding(waveform[:, : self.num_samples], lengths)
+        filled = F.pad(silent, (0, self.num_samples - silent.shape[1]))
+        return filled, torch.full_like(lengths, self.num_samples)
 
 
 def mel(
