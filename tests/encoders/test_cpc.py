@@ -8,10 +8,12 @@ import torch
 from tests.contracts.encoders import check_encoder
 from torch import Tensor, nn
 
-from sonorant.core.checkpoint import load_weights, rename_keys
+from sonorant.core.checkpoint import load_weights
 from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.encoders.catalogue import build_encoder, encoder_preset
-from sonorant.encoders.cpc import FAIRSEQ_KEYS, Cpc, from_cpc_audio
+from sonorant.encoders.cpc import Cpc
+from sonorant.encoders.keys.cpc import CPC_AUDIO, WAV2VEC
+from sonorant.encoders.keys.cpc import read as read_cpc_audio
 
 CASES: dict[str, dict[str, Any]] = {
     "cpc": {"local_dim": 20, "dim": 16},
@@ -111,7 +113,7 @@ def test_fairseq_checkpoints(name: str) -> None:
     reference, encoder = _Fairseq(config).eval(), Cpc(config).eval()
     for parameter in reference.parameters():
         nn.init.normal_(parameter, std=0.5)
-    load_weights(encoder, rename_keys(reference.state_dict(), FAIRSEQ_KEYS, "reference"))
+    load_weights(encoder, WAV2VEC.to_ours(reference.state_dict()).weights)
     waveform = torch.randn(1, 5000, requires_grad=True)
     local, context = reference(waveform)
     lengths = torch.tensor([5000])
@@ -126,7 +128,7 @@ def test_fairseq_checkpoints(name: str) -> None:
     batch = encoder(padded, lengths)
     torch.testing.assert_close(batch.values[:, : context.shape[1]], context, atol=1e-4, rtol=1e-4)
     with pytest.raises(CheckpointError, match="no rule for 1 keys, such as bogus.weight"):
-        rename_keys({"bogus.weight": torch.zeros(1)}, FAIRSEQ_KEYS, "reference")
+        WAV2VEC.to_ours({"bogus.weight": torch.zeros(1)})
 
 
 class _CpcAudio(nn.Module):
@@ -157,7 +159,12 @@ def test_cpc_audio_checkpoints() -> None:
     torch.manual_seed(0)
     reference = _CpcAudio(16, 12).eval()
     encoder = build_encoder("cpc_small", local_dim=16, dim=12).eval()
-    load_weights(encoder, from_cpc_audio(reference.state_dict()))
+    found = read_cpc_audio({"config": {}, "weights": reference.state_dict()}, "reference")
+    assert found is not None
+    assert found[0] == encoder.config
+    load_weights(encoder, found[1].weights)
+    for name, tensor in CPC_AUDIO.to_theirs(encoder.state_dict()).items():
+        torch.testing.assert_close(tensor, reference.state_dict()[name])
     waveform = torch.randn(1, 4321)
     ours = encoder(waveform, torch.tensor([4321]))
     expected = reference(waveform)

@@ -9,7 +9,8 @@ from tests.contracts.encoders import check_encoder
 from sonorant.core.checkpoint import load_weights
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.encoders.catalogue import build_encoder
-from sonorant.encoders.tera import from_s3prl, tera
+from sonorant.encoders.keys.tera import read
+from sonorant.encoders.tera import tera
 
 SMALL: dict[str, Any] = {"input_dim": 20, "num_layers": 2, "dim": 16, "num_heads": 2, "ffn_dim": 24}
 CASES: dict[str, dict[str, Any]] = {
@@ -67,7 +68,11 @@ def test_s3prl_checkpoints() -> None:
     weights |= {f"input_representations.spec_transform.{n}": t for n, t in project.state_dict().items()}
     weights |= {f"input_representations.LayerNorm.{n}": t for n, t in norm.state_dict().items()}
     encoder = build_encoder("tera", **SMALL).eval()
-    load_weights(encoder, from_s3prl(weights))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    found = read({"Transformer": weights, "Upstream_Config": {"transformer": sizes}}, "reference")
+    assert found is not None
+    assert found[0] == encoder.config
+    load_weights(encoder, found[1].weights)
 
     values = torch.randn(1, 30, 20)
     place = torch.arange(30.0)[:, None] / 10000 ** (2 * (torch.arange(16) // 2) / 16)

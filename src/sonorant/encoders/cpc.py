@@ -11,15 +11,13 @@ also sees the whole item, so those presets stream only with `norm="layer"`.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.core.checkpoint import rename_keys
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
@@ -30,8 +28,8 @@ from sonorant.nn.strided import ConvNorm, StridedConvs, build_activation, conv_n
 from sonorant.nn.transformer import Between
 
 __all__ = [
-    "CPC_AUDIO_KEYS", "FAIRSEQ_KEYS", "Cpc", "CpcConfig", "Wav2VecConfig", "build", "cpc", "cpc_big", "cpc_small",
-    "cpc_tiny", "from_cpc_audio", "vq_wav2vec", "wav2vec", "wav2vec_large", "wav2vec_tiny",
+    "Cpc", "CpcConfig", "Wav2VecConfig", "build", "cpc", "cpc_big", "cpc_small", "cpc_tiny", "vq_wav2vec", "wav2vec",
+    "wav2vec_large", "wav2vec_tiny",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -262,37 +260,3 @@ def wav2vec_tiny(**changes: Any) -> Wav2VecConfig:
 def build(config: CpcConfig | Wav2VecConfig) -> Cpc:
     """The module of a configuration, with random weights."""
     return Cpc(config)
-
-
-# --- foreign checkpoints ----------------------------------------------------------------------------------------------
-
-FAIRSEQ_KEYS: list[tuple[str, str]] = [
-    (r"feature_extractor\.conv_layers\.(\d+)\.0\.weight", r"convs.convs.\1.weight"),
-    (r"feature_extractor\.conv_layers\.(\d+)\.2\.(weight|bias)", r"convs.norms.\1.\2"),
-    (r"feature_aggregator\.conv_layers\.(\d+)\.1\.(weight|bias)", r"blocks.\1.conv.\2"),
-    (r"feature_aggregator\.conv_layers\.(\d+)\.3\.(weight|bias)", r"blocks.\1.norm.\2"),
-    (r"(wav2vec_predictions|vector_quantizer|project_features)\..*", ""),
-]
-"""fairseq's `wav2vec` models (wav2vec_large.pt, vq-wav2vec.pt, vq-wav2vec_kmeans.pt); predictors and quantisers stay out."""
-
-CPC_AUDIO_KEYS: list[tuple[str, str]] = [
-    (r"gEncoder\.conv(\d)\.(weight|bias)", r"convs.convs.\1.\2"),
-    (r"gEncoder\.batchNorm(\d)\.(weight|bias)", r"convs.norms.\1.\2"),
-    (r"gAR\.baseNet\.(weight|bias)_(ih|hh)_l(\d+)", r"blocks.\3.forwards.\1_\2_l0"),
-]
-"""Checkpoints of facebookresearch/CPC_audio (the entry "weights" of the file)."""
-
-
-def from_cpc_audio(weights: Mapping[str, Shaped[Tensor, "..."]], where: str = "the checkpoint") -> dict[str, Tensor]:
-    """Weights of CPC_audio under our names.
-
-    Their norm of a frame's channels divides by the unbiased variance, n / (n − 1) of the one that layer norm takes: its
-    weights are scaled by the root of the inverse, which leaves a difference through eps alone.
-    """
-    renamed = rename_keys(weights, CPC_AUDIO_KEYS, where)
-    for name, tensor in renamed.items():
-        if ".norms." in name:
-            dim = tensor.numel()
-            scale = math.sqrt((dim - 1) / dim) if name.endswith("weight") else 1.0
-            renamed[name] = tensor.reshape(dim) * scale
-    return renamed

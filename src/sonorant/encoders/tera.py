@@ -5,15 +5,13 @@ One network: frames, stacked where it runs slower than they come, projected, wit
 with the norm behind each part. The two differ in what their objectives alter (`objectives.reconstruction`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.core.checkpoint import rename_keys
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.lengths import zero_padding
@@ -23,8 +21,7 @@ from sonorant.nn.position import sinusoids
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
 
 __all__ = [
-    "S3PRL_KEYS", "Tera", "TeraConfig", "build", "from_s3prl", "mockingjay", "mockingjay_large", "tera", "tera_large",
-    "tera_medium", "tera_tiny",
+    "Tera", "TeraConfig", "build", "mockingjay", "mockingjay_large", "tera", "tera_large", "tera_medium", "tera_tiny",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -210,37 +207,3 @@ def tera_tiny(**changes: Any) -> TeraConfig:
 def build(config: TeraConfig) -> Tera:
     """The module of a configuration, with random weights."""
     return Tera(config)
-
-
-# --- foreign checkpoints ----------------------------------------------------------------------------------------------
-
-S3PRL_KEYS: list[tuple[str, str]] = [
-    (r"input_representations\.spec_transform\.(weight|bias)", r"project.\1"),
-    (r"input_representations\.LayerNorm\.(weight|bias)", r"stack.norm.\1"),
-    (
-        r"encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.(weight|bias)",
-        r"stack.blocks.\1.attention.\2.\3",
-    ),
-    (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(weight|bias)", r"stack.blocks.\1.attention.output.\2"),
-    (r"encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.(weight|bias)", r"stack.blocks.\1.attention_norm.\2"),
-    (r"encoder\.layer\.(\d+)\.intermediate\.dense\.(weight|bias)", r"stack.blocks.\1.ffn.0.\2"),
-    (r"encoder\.layer\.(\d+)\.output\.dense\.(weight|bias)", r"stack.blocks.\1.ffn.3.\2"),
-    (r"encoder\.layer\.(\d+)\.output\.LayerNorm\.(weight|bias)", r"stack.blocks.\1.ffn_norm.\2"),
-]
-"""The entry "Transformer" of s3prl's Mockingjay and TERA checkpoints (norm behind each part)."""
-
-
-def from_s3prl(weights: Mapping[str, Shaped[Tensor, "..."]], where: str = "the checkpoint") -> dict[str, Tensor]:
-    """s3prl's weights under our names; query, key and value become one matrix."""
-    renamed = rename_keys(weights, S3PRL_KEYS, where)
-    result = {name: tensor for name, tensor in renamed.items() if not _part(name)}
-    for name in renamed:
-        if _part(name) == "query":
-            parts = [renamed[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
-            result[name.replace(".query.", ".query_key_value.")] = torch.cat(parts)
-    return result
-
-
-def _part(name: str) -> str:
-    parts = name.split(".")
-    return parts[-2] if parts[-2] in ("query", "key", "value") else ""

@@ -22,7 +22,7 @@ from sonorant.nn.gated_attention import BucketBias, GatedAttention
 from sonorant.nn.packed import pack
 from sonorant.nn.position import ConvolutionalPosition, StackedConvolutionalPosition
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
-from sonorant.nn.waveform import WAV2VEC2_LAYERS, WaveformConvs
+from sonorant.nn.waveform import WAV2VEC2_LAYERS, WaveformConvs, normalised
 
 __all__ = [
     "Wav2Vec2", "Wav2Vec2Config", "build", "data2vec_audio_base", "data2vec_audio_large", "hubert_base", "hubert_large",
@@ -39,6 +39,8 @@ class Wav2Vec2Config:
 
     sample_rate: int = 16000
     """Hz."""
+    normalise: bool = False
+    """Bring each item to zero mean and unit variance first, as most large models were trained; load_encoder sets it."""
     conv_layers: tuple[tuple[int, int, int], ...] = WAV2VEC2_LAYERS
     """(channels, kernel, stride) of each convolution (section 4.2)."""
     conv_norm: str = "group"
@@ -136,6 +138,8 @@ class Wav2Vec2(nn.Module):
 
     def local(self, values: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> Features:
         """What the convolutions make (z in the paper, before its norm)."""
+        if self.config.normalise:
+            values = normalised(values, lengths)
         frames, counts = self.convs(values, lengths)
         return Features(frames, counts, self.frame_rate)
 

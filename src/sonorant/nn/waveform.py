@@ -18,7 +18,15 @@ from sonorant.core.config import one_of
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry
 
-__all__ = ["WAV2VEC2_LAYERS", "ConvNorm", "WaveformConvs", "strided_conv", "tap_matrices", "window_statistics"]
+__all__ = [
+    "WAV2VEC2_LAYERS",
+    "ConvNorm",
+    "WaveformConvs",
+    "normalised",
+    "strided_conv",
+    "tap_matrices",
+    "window_statistics",
+]
 
 ConvLayer = tuple[int, int, int]
 """(channels, kernel, stride)."""
@@ -28,6 +36,24 @@ WAV2VEC2_LAYERS: tuple[ConvLayer, ...] = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(5
 
 BLOCK = 64
 """Frames that go through all layers together where nothing is kept for a gradient."""
+
+
+def normalised(
+    waveform: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"], eps: float = 1e-7
+) -> Float[Tensor, "batch time"]:
+    """Each item at zero mean and unit variance over its own samples, zero in the padding.
+
+    Args:
+        waveform: a padded batch.
+        lengths: samples of each item.
+        eps: added to the variance; transformers' is the default, fairseq's 1e-5.
+    """
+    valid = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
+    count = lengths.clamp(min=1)[:, None]
+    values = waveform.float().masked_fill(~valid, 0)
+    centred = (values - values.sum(1, keepdim=True) / count).masked_fill(~valid, 0)
+    var = centred.square().sum(1, keepdim=True) / count
+    return (centred * torch.rsqrt(var + eps)).to(waveform.dtype)
 
 
 class ConvNorm(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.encoders.conformer import Conformer, conformer_tiny, fastconformer_tiny
-from sonorant.encoders.parakeet import from_parakeet, from_parakeet_config, to_parakeet, to_parakeet_config
+from sonorant.encoders.keys.parakeet import PARAKEET, PARAKEET_CTC, parakeet_table
 
 VARIANTS = {
     "plain": {},
@@ -41,9 +41,9 @@ def batch(input_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_hidden_states_and_gradients_are_theirs(variant: str) -> None:
     theirs, settings = reference(**VARIANTS[variant])
-    config = from_parakeet_config(settings)
+    config = PARAKEET.read(settings, {})
     ours = Conformer(config).eval()
-    ours.load_state_dict(from_parakeet(theirs.state_dict(), config))
+    ours.load_state_dict(parakeet_table(config).to_ours(theirs.state_dict()).weights)
     values, lengths = batch(config.input_dim)
     left, right = values.clone().requires_grad_(), values.clone().requires_grad_()
     mask = torch.arange(150)[None] < lengths[:, None]
@@ -67,15 +67,16 @@ def test_hidden_states_and_gradients_are_theirs(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_there_and_back(variant: str) -> None:
     theirs, settings = reference(**VARIANTS[variant])
-    config = from_parakeet_config(settings)
+    config = PARAKEET.read(settings, {})
     state = theirs.state_dict()
-    back = to_parakeet(from_parakeet(state, config), config)
+    table = parakeet_table(config)
+    back = table.to_theirs(table.to_ours(state).weights)
     assert set(back) == set(state)
     for name, tensor in state.items():
         assert torch.equal(back[name], tensor), name
-    again = type(theirs)(type(theirs.config)(**to_parakeet_config(config)))
+    again = type(theirs)(type(theirs.config)(**PARAKEET.write(config)))
     again.load_state_dict(back)
-    assert from_parakeet_config(again.config.to_dict()) == config
+    assert PARAKEET.read(again.config.to_dict(), {}) == config
 
 
 def test_ours_in_theirs() -> None:
@@ -83,8 +84,8 @@ def test_ours_in_theirs() -> None:
     config = fastconformer_tiny(norm="batch", input_dim=40)
     torch.manual_seed(0)
     ours = Conformer(config).eval()
-    theirs = transformers.ParakeetEncoder(transformers.ParakeetEncoderConfig(**to_parakeet_config(config))).eval()
-    theirs.load_state_dict(to_parakeet(ours.state_dict(), config))
+    theirs = transformers.ParakeetEncoder(transformers.ParakeetEncoderConfig(**PARAKEET.write(config))).eval()
+    theirs.load_state_dict(parakeet_table(config).to_theirs(ours.state_dict()))
     values = torch.randn(2, 90, 40)
     with torch.no_grad():
         own, other = ours(values, torch.tensor([90, 90])).values, theirs(values).last_hidden_state
@@ -93,14 +94,16 @@ def test_ours_in_theirs() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     theirs, settings = reference()
-    config = from_parakeet_config(settings)
-    state = dict(theirs.state_dict())
+    config = PARAKEET.read(settings, {})
+    state, table = dict(theirs.state_dict()), parakeet_table(config)
     with pytest.raises(CheckpointError, match="no rule for 1 keys, such as layers.0.adapter.weight"):
-        from_parakeet({**state, "layers.0.adapter.weight": torch.zeros(1)}, config)
+        table.to_ours({**state, "layers.0.adapter.weight": torch.zeros(1)})
     del state["layers.1.self_attn.k_proj.weight"]
     with pytest.raises(CheckpointError, match="needs queries, keys and values"):
-        from_parakeet(state, config)
+        table.to_ours(state)
     with pytest.raises(ConfigError, match="hidden_act='gelu'"):
-        from_parakeet_config({"hidden_act": "gelu"})
+        PARAKEET.read({"hidden_act": "gelu"}, {})
     with pytest.raises(ConfigError, match="subsampling='depthwise' only, got 'conv2d'"):
-        to_parakeet_config(conformer_tiny())
+        PARAKEET.write(conformer_tiny())
+    with pytest.raises(ConfigError, match="model_type='parakeet_encoder'"):
+        PARAKEET_CTC.write(config)

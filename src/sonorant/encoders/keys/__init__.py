@@ -1,0 +1,1 @@
+"""Tables of foreign names, one file a family: see `encoders/convert.py` for what they are made of."""
