@@ -1,0 +1,203 @@
+"""What the recipes of self-supervised systems share: one corpus, one way to pre-train an arm, one way to judge it.
+
+A recipe says which network, which objective, which arms. `Study` opens the corpus, gathers the spectrum's statistics, and
+offers the stages: `units`, `pretrain`, `judge`, `references`. Whatever two arms do not differ in is the same for both.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sonorant.benchmark.pretraining import (
+    PretrainConfig,
+    agreement,
+    cluster_stage,
+    load_kmeans,
+    pretrain_stage,
+    statistics_stage,
+    units_stage,
+)
+from sonorant.benchmark.protocol import (
+    TINY_CORPUS,
+    TOY_CORPUS,
+    ProtocolConfig,
+    from_waveforms,
+    judge,
+    network,
+    random_encoder,
+    references,
+    swapped_units,
+    tiny_protocol,
+    toy_protocol,
+)
+from sonorant.benchmark.workspace import Workspace
+from sonorant.core.checkpoint import checkpoint_digest
+from sonorant.core.config import to_plain
+from sonorant.core.types import Score
+from sonorant.data.batches import BatchConfig
+from sonorant.encoders.checkpoint import describe_config, load_trained_encoder
+from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front
+from sonorant.train.config import TrainConfig
+from sonorant.train.optim import OptimConfig
+from sonorant.units.store import UnitStore
+from sonorant.units.tokenizer import UnitTokenizer
+
+__all__ = ["Study", "StudyConfig", "tiny_study", "toy_study"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """What all arms of a recipe have in common."""
+
+    corpus: str = ""
+    """Used where --corpus does not say."""
+    front: FrontConfig = field(default_factory=lambda: log_mel_front(dim=80))
+    """Spectral frames before an encoder that does not take waveforms."""
+    training: PretrainConfig = field(default_factory=PretrainConfig)
+    """Of each arm."""
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    """How an arm is judged."""
+
+
+def toy_study(frame_rate: float = 25, steps: int = 800, lr: float = 1.5e-3, **changes: Any) -> StudyConfig:
+    """An hour of the built-in corpus, a minute or two an arm on two cores.
+
+    Args:
+        frame_rate: 40 log mel energies are stacked to so many frames a second.
+        steps: of each arm, of 60 s of audio.
+        lr: peak learning rate.
+        changes: fields of `StudyConfig`.
+    """
+    training = PretrainConfig(
+        steps=steps,
+        batches=BatchConfig(max_seconds=60, memory_mb=500),
+        optim=OptimConfig(lr=lr),
+        loop=TrainConfig(tensorboard=False),
+    )
+    study = StudyConfig(corpus=TOY_CORPUS, front=log_mel_front(frame_rate), training=training, protocol=toy_protocol())
+    return replace(study, **changes)
+
+
+def tiny_study(study: StudyConfig) -> StudyConfig:
+    """The same in seconds; only shows that everything runs."""
+    training = replace(study.training, steps=2, batches=BatchConfig(max_seconds=20))
+    protocol = tiny_protocol()
+    if study.protocol.finetune is None:
+        protocol = replace(protocol, finetune=None)
+    return replace(study, corpus=TINY_CORPUS, training=training, protocol=protocol)
+
+
+class Study:
+    """A recipe's corpus, front end and judges at hand.
+
+    Args:
+        work: where.
+        config: what all arms share.
+        encoder: configuration of the network, of waveforms or of the front's frames; arms may bring another.
+    """
+
+    def __init__(self, work: Workspace, config: StudyConfig, encoder: Any) -> None:
+        self.work, self.config = work, config
+        self.corpus = work.open_corpus(config.corpus)
+        self.train = self.corpus.split("train")
+        self.encoder = from_waveforms(encoder, config.front)
+        self.front = self._statistics(self.encoder)
+
+    def _statistics(self, encoder: Any) -> Path | None:
+        if not isinstance(encoder, OnSpectrumConfig):
+            return None
+        return statistics_stage(self.work, encoder.front, self.train)
+
+    def spectrum(self, front: FrontConfig) -> Path:
+        """Normalised spectral frames as a trained encoder without layers."""
+        return statistics_stage(self.work, front, self.train)
+
+    def random(self) -> Path:
+        """The network before training."""
+        return random_encoder(self.work, self.encoder, self.front)
+
+    def units(self, name: str, source: Path, num_clusters: int, layer: int | None = None) -> UnitStore:
+        """The training split labelled by clusters of one layer of a trained encoder."""
+        module = load_trained_encoder(source)
+        clusters = cluster_stage(self.work, name, module, self.train, num_clusters, layer=layer)
+        return units_stage(self.work, name, UnitTokenizer(module, load_kmeans(clusters), layer), self.train)
+
+    def swapped(self, units: UnitStore) -> UnitStore:
+        """The control: each cut with the units of another."""
+        return swapped_units(self.work, units)
+
+    def agreement(self, units: UnitStore, arm: str) -> list[Score]:
+        """`arm/pnmi` and purities of units with the phones of the training split."""
+        return agreement(units, self.train, arm, self.config.protocol.probe.silence)
+
+    def pretrain(
+        self,
+        arm: str,
+        objective: Any,
+        labels: Mapping[str, UnitStore] | None = None,
+        *,
+        encoder: Any = None,
+        start: Path | None = None,
+        training: PretrainConfig | None = None,
+        parts: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Trains a network by an objective; a folder for `load_trained_encoder`.
+
+        Args:
+            arm: name of this arm.
+            objective: configuration; its file's `build(encoder, config, **parts)` makes the module.
+            labels: name → units.
+            encoder: configuration of another network.
+            start: trained encoder to start from; random weights where None.
+            training: other than the study's.
+            parts: name → dataclass or partial of a module that the objective takes beside its configuration.
+        """
+        own = self.encoder if encoder is None else from_waveforms(encoder, self.config.front)
+        front = self.front if encoder is None else self._statistics(own)
+        made = dict(parts or {})
+        settings = {
+            "encoder": describe_config(own),
+            "objective": {"kind": type(objective).__name__, **to_plain(objective)},
+            "parts": {name: _told(part) for name, part in made.items()},
+            "start": "" if start is None else checkpoint_digest(start),
+        }
+        build = partial(_objective, own, front, objective, made, start)
+        return pretrain_stage(
+            self.work, arm, build, self.train, training or self.config.training, dict(labels or {}), settings
+        )
+
+    def judge(self, arm: str, encoder: Path, finetune: bool = True) -> list[Score]:
+        """`arm/phone_accuracy`, `arm/speaker_accuracy`, with `_noisy`, and `arm/per`."""
+        protocol = self.config.protocol if finetune else replace(self.config.protocol, finetune=None)
+        return judge(self.work, arm, encoder, self.corpus, protocol)
+
+    def references(self) -> list[Score]:
+        """The arms `random` (its `per` is the network trained from scratch) and `log_mel`."""
+        return references(self.work, self.encoder, self.corpus, self.config.protocol, self.front)
+
+    def arms(self, objectives: Mapping[str, Any], always: Sequence[str], **options: Any) -> list[Score]:
+        """Pre-trains and judges those arms that always run and those that were asked for."""
+        scores = list[Score]()
+        for arm, objective in objectives.items():
+            if arm in always or arm in self.work.arms:
+                scores += self.judge(arm, self.pretrain(arm, objective, **options))
+        return scores
+
+
+def _told(part: Any) -> Any:
+    """A part of an objective in plain values: what makes it, with what."""
+    return {"function": f"{part.func.__module__}.{part.func.__qualname__}", "options": to_plain(dict(part.keywords))}
+
+
+def _objective(
+    encoder: Any, front: Path | None, objective: Any, parts: Mapping[str, Any], start: Path | None
+) -> nn.Module:
+    """The network inside its objective; called in every process of a training."""
+    body = network(encoder, front) if start is None else load_trained_encoder(start)
+    made = {name: part() for name, part in parts.items()}
+    return importlib.import_module(type(objective).__module__).build(body, objective, **made)  # type: ignore[no-any-return]
