@@ -18,7 +18,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry, valid_mask, zero_padding
 from sonorant.core.types import Features
 from sonorant.encoders.stack import run_blocks
-from sonorant.nn.norm import build_norm
+from sonorant.nn.norm import GroupNorm, build_norm
 from sonorant.nn.qrnn import Qrnn
 from sonorant.nn.sinc import SincConv
 from sonorant.nn.transformer import Between
@@ -75,7 +75,11 @@ class _Block(nn.Module):
     def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         padded = nn.functional.pad(values, (self.geometry.left, self.geometry.right))
         values, lengths = self.filters(padded), self.geometry.output_lengths(lengths)
-        values = self.activation(self.norm(values.transpose(1, 2), lengths).transpose(1, 2))
+        if isinstance(self.norm, GroupNorm):
+            values = self.norm.channels_first(values, lengths)
+        else:
+            values = self.norm(values.transpose(1, 2), lengths).transpose(1, 2)
+        values = self.activation(values)
         return values * valid_mask(lengths, values.shape[2])[:, None], lengths
 
 

@@ -108,6 +108,23 @@ class GroupNorm(nn.Module):
         normed = (centred * torch.rsqrt(var + self.eps)).flatten(-2).to(values.dtype)
         return normed * self.weight + self.bias
 
+    def channels_first(
+        self, values: Float[Tensor, "batch dim frame"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch dim frame"]:
+        """The same where channels stand before frames, as convolutions have them: faster than to turn a waveform's worth of
+        frames round. What stands in the padding must be finite; what comes out there is of no meaning."""
+        sizes = (self.num_groups, -1)
+        mask = valid_mask(lengths, values.shape[2])[:, None]
+        count = (lengths.clamp(min=1) * (values.shape[1] // self.num_groups))[:, None]
+        sums = (values * mask).sum(2, dtype=torch.float32)  # (batch, dim)
+        mean = (sums.unflatten(1, sizes).sum(2) / count).repeat_interleave(values.shape[1] // self.num_groups, dim=1)
+        centred = (values - mean[..., None].to(values.dtype)) * mask
+        squares = centred.square().sum(2, dtype=torch.float32).unflatten(1, sizes).sum(2) / count
+        scale = torch.rsqrt(squares + self.eps).repeat_interleave(values.shape[1] // self.num_groups, dim=1)
+        scale = scale * self.weight
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[..., None].to(values.dtype), values, scale[..., None].to(values.dtype))
+
 
 def instance_norm(dim: int) -> GroupNorm:
     """Each channel of each item by its own mean and deviation over the valid frames (arXiv:1607.08022)."""

@@ -124,8 +124,11 @@ class StridedConvs(nn.Module):
     ) -> Float[Tensor, "batch dim frame"]:
         """One layer on what is already padded; `lengths` are those of its output."""
         outputs = self.convs[index](values)
-        if len(self.norms):
-            outputs = self.norms[index](outputs.transpose(1, 2), lengths).transpose(1, 2)
+        norm = self.norms[index] if len(self.norms) else None
+        if isinstance(norm, GroupNorm):
+            outputs = norm.channels_first(outputs, lengths)
+        elif norm is not None:
+            outputs = norm(outputs.transpose(1, 2), lengths).transpose(1, 2)
         outputs = self.activation(outputs)
         if self.skip and index > 0:
             thinned = values[..., :: self.geometries[index].stride][..., : outputs.shape[2]]
