@@ -18,7 +18,9 @@ from sonorant.nn.packed import Layout
 from sonorant.nn.position import RelativeBias, ShawBias, relative_table, rotary_table, rotate
 from sonorant.nn.streaming import trim
 
-__all__ = ["Attention", "Position", "attend", "attention_weights", "cut_table", "position_table"]
+__all__ = [
+    "Attention", "Position", "PositionTable", "attend", "attention_weights", "cut_table", "position_table",
+]  # fmt: skip
 
 Position = Literal["none", "rotary", "relative", "shaw"]
 
@@ -32,6 +34,17 @@ def position_table(
     if position == "relative":
         return relative_table(num_queries, num_keys, dim, device)
     return None
+
+
+class PositionTable(nn.Module):
+    """`position_table` as the part of a `TransformerStack`: called with a number of frames, once for all layers."""
+
+    def __init__(self, position: str, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.position, self.dim, self.num_heads = position, dim, num_heads
+
+    def forward(self, num_frames: int, like: Tensor) -> Tensor | None:
+        return position_table(self.position, self.dim, self.num_heads, num_frames, num_frames, like.device)
 
 
 def cut_table(position: str, table: Tensor | None, num_frames: int) -> Tensor | None:

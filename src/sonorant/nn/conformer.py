@@ -1,5 +1,8 @@
 """The Conformer block: half a feed-forward, attention, a convolution, the other half (arXiv:2005.08100, section 2)."""
 
+from typing import Any
+
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -7,7 +10,8 @@ from sonorant.core.errors import ConfigError
 from sonorant.nn.attention import Attention
 from sonorant.nn.convolution import DepthwiseConv
 from sonorant.nn.dropout import Dropout
-from sonorant.nn.norm import build_norm
+from sonorant.nn.norm import BatchNorm, GroupNorm, build_norm
+from sonorant.nn.packed import Layout
 from sonorant.nn.streaming import LayerCache
 
 __all__ = ["ConformerBlock", "ConvolutionModule", "feed_forward"]
@@ -57,6 +61,22 @@ class ConvolutionModule(nn.Module):
         mixed = self.inner_norm(self.depthwise(gated, lengths), lengths)
         return self.dropout(self.contract(nn.functional.silu(mixed)))
 
+    def packed(self, values: Float[Tensor, "*frames dim"], layout: Layout) -> Float[Tensor, "*frames dim"]:
+        """The same over a layout."""
+        whole = isinstance(self.inner_norm, GroupNorm)  # looks at an item, as the convolution does
+
+        def items(own: Tensor, lengths: Tensor | None) -> Tensor:
+            sizes = torch.full(own.shape[:1], own.shape[1], device=own.device) if lengths is None else lengths
+            mixed = self.depthwise(own, sizes)
+            return self.inner_norm(mixed, sizes) if whole else mixed  # type: ignore[no-any-return]
+
+        mixed = layout.over_items(items, nn.functional.glu(self.expand(self.norm(values)), dim=-1))
+        if isinstance(self.inner_norm, BatchNorm) and layout.runs is not None:  # all rows are frames of one batch
+            mixed = self.inner_norm(mixed[None], torch.tensor([len(mixed)], device=mixed.device))[0]
+        elif not whole:
+            mixed = self.inner_norm(mixed, layout.lengths)
+        return self.dropout(self.contract(nn.functional.silu(mixed)))
+
     def step(self, values: Tensor, past: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """One chunk after the `past` of the causal convolution; returns the output and the new past."""
         gated = nn.functional.glu(self.expand(self.norm(values)), dim=-1)
@@ -77,6 +97,8 @@ class ConformerBlock(nn.Module):
         norm: inside the convolution module.
         causal: the convolution looks back only.
         bias: of all products but those of positions; Fast Conformers of 2025 have none.
+        conv_bias: of the convolution module, where it differs.
+        attention: another attention with the same calls.
     """
 
     def __init__(
@@ -90,16 +112,20 @@ class ConformerBlock(nn.Module):
         norm: str = "layer",
         causal: bool = False,
         bias: bool = True,
+        *,
+        conv_bias: bool | None = None,
+        attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.first_ffn = feed_forward(dim, ffn_dim, dropout, bias)
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, num_heads, dropout, position)
+        self.attention: Any = Attention(dim, num_heads, dropout, position) if attention is None else attention
         if not bias:
             self.attention.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
             self.attention.output = nn.Linear(dim, dim, bias=False)
         self.dropout = Dropout(dropout)
-        self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm, causal, bias)
+        convolution_bias = bias if conv_bias is None else conv_bias
+        self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm, causal, convolution_bias)
         self.second_ffn = feed_forward(dim, ffn_dim, dropout, bias)
         self.norm = nn.LayerNorm(dim)
 
@@ -113,6 +139,16 @@ class ConformerBlock(nn.Module):
         values = values + 0.5 * self.first_ffn(values)
         values = values + self.dropout(self.attention(self.attention_norm(values), mask, table))
         values = values + self.convolution(values, lengths)
+        values = values + 0.5 * self.second_ffn(values)
+        return self.norm(values)
+
+    def packed(
+        self, values: Float[Tensor, "*frames dim"], layout: Layout, table: Tensor | None = None
+    ) -> Float[Tensor, "*frames dim"]:
+        """The same over a layout; `table` is that of its longest item."""
+        values = values + 0.5 * self.first_ffn(values)
+        values = values + self.dropout(self.attention.packed(self.attention_norm(values), layout, table))
+        values = values + self.convolution.packed(values, layout)
         values = values + 0.5 * self.second_ffn(values)
         return self.norm(values)
 

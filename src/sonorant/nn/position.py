@@ -110,12 +110,13 @@ class ShawBias(nn.Module):
     Args:
         head_dim: width of one head.
         max_distance: distances beyond it share one vector on each side.
+        ahead: the same for keys after the query, where it differs.
     """
 
-    def __init__(self, head_dim: int, max_distance: int = 64) -> None:
+    def __init__(self, head_dim: int, max_distance: int = 64, ahead: int | None = None) -> None:
         super().__init__()
-        self.max_distance = max_distance
-        self.table = nn.Parameter(torch.randn(2 * max_distance + 1, head_dim) * head_dim**-0.5)
+        self.max_distance, self.ahead = max_distance, max_distance if ahead is None else ahead
+        self.table = nn.Parameter(torch.randn(self.ahead + max_distance + 1, head_dim) * head_dim**-0.5)
 
     def forward(
         self, query: Float[Tensor, "batch head query headdim"], num_keys: int
@@ -129,7 +130,7 @@ class ShawBias(nn.Module):
         keys = torch.arange(num_keys, device=device)
         queries = torch.arange(num_queries, device=device) + (num_keys - num_queries)
         distance = queries[:, None] - keys[None, :]
-        return distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        return distance.clamp(-self.ahead, self.max_distance) + self.ahead
 
 
 _WIDE, _MANY_FRAMES = 64, 256
