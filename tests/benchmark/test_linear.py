@@ -19,7 +19,7 @@ def clouds(count: int, spread: float = 1.0, seed: int = 0) -> tuple[torch.Tensor
 def test_the_minimum_is_scikit_learns(ridge: float) -> None:
     linear = pytest.importorskip("sklearn.linear_model")
     values, labels = clouds(400)
-    (model,) = fit_path(values, labels, 3, [ridge])
+    (model,) = fit_path(values, labels, 3, [ridge], steps=60)
     # Features whose mean lies far from 0 lose digits in float32: compare on the same standardised ones.
     standard = ((values - model.mean) * model.scale).double().numpy()
     theirs = linear.LogisticRegression(C=1 / (ridge * len(values)), tol=1e-8, max_iter=2000).fit(
@@ -31,7 +31,7 @@ def test_the_minimum_is_scikit_learns(ridge: float) -> None:
 
 def test_a_path_ends_where_its_last_fit_alone_would() -> None:
     values, labels = clouds(300)
-    whole, alone = fit_path(values, labels, 3, [1.0, 0.1, 0.01])[-1], fit_path(values, labels, 3, [0.01])[0]
+    whole, alone = fit_path(values, labels, 3, [1.0, 0.1, 0.01])[-1], fit_path(values, labels, 3, [0.01], steps=60)[0]
     assert torch.allclose(whole(values).softmax(-1), alone(values).softmax(-1), atol=2e-3)
     assert torch.equal(fit_path(values, labels, 3, [0.1])[0].weight, fit_path(values, labels, 3, [0.1])[0].weight)
 

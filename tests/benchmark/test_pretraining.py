@@ -81,6 +81,12 @@ def work(tmp_path: Path) -> Workspace:
     return Workspace(folder=tmp_path / "run", progress=False)
 
 
+@pytest.fixture(scope="module")
+def encoder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that was pre-trained."""
+    return trained(Workspace(folder=tmp_path_factory.mktemp("run"), progress=False), corpus)
+
+
 def first_units(work: Workspace, corpus: Corpus) -> UnitStore:
     """Clusters of cepstra at 100 frames a second."""
     mfcc = load_trained_encoder(statistics_stage(work, mfcc_front(), corpus.split("train")))
@@ -209,7 +215,7 @@ FINETUNE = FinetuneConfig(
     minutes=0.2,
     frozen_steps=4,
     training=TrainingConfig(
-        steps=60,
+        steps=50,
         batches=BatchConfig(max_seconds=8),
         optim=OptimConfig(lr=5e-3),
         schedule=ScheduleConfig(warmup=0.1),
@@ -218,8 +224,9 @@ FINETUNE = FinetuneConfig(
 )
 
 
-def test_few_labels_fine_tune_an_encoder_and_the_same_network_from_scratch(corpus: Corpus, work: Workspace) -> None:
-    encoder = trained(work, corpus)
+def test_few_labels_fine_tune_an_encoder_and_the_same_network_from_scratch(
+    corpus: Corpus, work: Workspace, encoder: Path
+) -> None:
     (score,) = finetune_stage(work, "ours", encoder, corpus, FINETUNE)
     assert score.name == "ours/per"
     assert score.value < 0.6
@@ -235,8 +242,7 @@ def test_few_labels_fine_tune_an_encoder_and_the_same_network_from_scratch(corpu
     assert not work.done[-1].fresh
 
 
-def test_what_rests_does_not_move(corpus: Corpus, work: Workspace) -> None:
-    encoder = trained(work, corpus)
+def test_what_rests_does_not_move(corpus: Corpus, work: Workspace, encoder: Path) -> None:
     training = replace(FINETUNE.training, steps=3)
     finetune_stage(
         work, "still", encoder, corpus, replace(FINETUNE, training=training, freeze="encoder", frozen_steps=0)
@@ -266,8 +272,7 @@ def test_labels_are_few_and_phones_are_what_was_said(corpus: Corpus) -> None:
         replace(FINETUNE, minutes=0.0)
 
 
-def test_characters_are_targets_too(corpus: Corpus, work: Workspace) -> None:
-    encoder = trained(work, corpus)
+def test_characters_are_targets_too(corpus: Corpus, work: Workspace, encoder: Path) -> None:
     config = replace(FINETUNE, targets="char", frozen_steps=0, training=replace(FINETUNE.training, steps=2))
     assert [score.name for score in finetune_stage(work, "main", encoder, corpus, config)] == ["main/wer", "main/cer"]
     assert json.loads((work.done[-1].folder / "scores.json").read_text())[0]["num_items"] == 8

@@ -8,7 +8,8 @@ from lhotse import CutSet
 from tests.units.corpora import tone_corpus
 from torch import Tensor, nn
 
-from sonorant.benchmark.probe import ProbeConfig, gather, probe, probe_stage, sample_cuts
+from sonorant.benchmark.baselines import VoicedPitch
+from sonorant.benchmark.probe import ProbeConfig, _dealt, _joined, gather, probe, probe_stage, sample_cuts
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.errors import DataError
 from sonorant.core.types import Features
@@ -84,8 +85,6 @@ def test_rows_bear_the_labels_of_their_own_frames(corpus: Corpus) -> None:
 
 
 def test_no_speaker_s_utterance_is_learnt_from_and_tested_on(corpus: Corpus) -> None:
-    from sonorant.benchmark.probe import _dealt, _joined
-
     seen = [gather(Layered(), list(corpus.split(name)), CONFIG) for name in ("dev", "test")]
     parts = _dealt(_joined(*(part.speakers for part in seen)), CONFIG)
     assert not parts["train"] & parts["test"]
@@ -110,3 +109,15 @@ def test_a_corpus_without_labels_is_refused(corpus: Corpus) -> None:
     for changes in ({"speakers": False}, {"phones": False}):
         with pytest.raises(DataError, match="nothing to learn from"):
             probe(Layered(), corpus.with_splits(bare), replace(CONFIG, words=False, **changes), "toy")  # type: ignore[arg-type]
+
+
+def test_pitch_alone_tells_speakers_that_differ_in_nothing_else(tmp_path: Path) -> None:
+    """The speakers are tones of 100 to 500 Hz, beside which the phones' tones lie."""
+    corpus = tone_corpus(tmp_path, train=2, dev=16, test=16)
+    config = replace(CONFIG, phones=False, words=False, noisy=False, speaker_utterances=1)
+    (score,), told = probe(VoicedPitch(), corpus, config, "pitch")
+    assert score.name == "pitch/speaker_accuracy"
+    assert score.value > 2 / 8
+    assert told["speaker"]["classes"] == 8
+    silent = VoicedPitch()(torch.zeros(2, 8000), torch.tensor([8000, 4000]))
+    assert silent.values.tolist() == [[[0.0]], [[0.0]]]

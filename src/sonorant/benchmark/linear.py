@@ -45,7 +45,7 @@ def fit_path(
     labels: Int[Tensor, " row"],
     num_classes: int,
     ridges: Sequence[float] = RIDGES,
-    steps: int = 30,
+    steps: int = 20,
 ) -> list[LinearClassifier]:
     """One classifier for each penalty.
 
