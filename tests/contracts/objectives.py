@@ -225,7 +225,7 @@ def check_objective(
     chance: tuple[float, float] | None = None,
     additive: bool = True,
     steps: int = 60,
-    lr: float = 3e-3,
+    lr: float = 5e-3,
     fall: float = 0.7,
 ) -> None:
     """Everything that the toolkit promises of a self-supervised objective.

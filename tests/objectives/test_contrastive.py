@@ -38,7 +38,7 @@ def test_contract(name: str) -> None:
     chance = (0.5 * math.log(choices), 4 * math.log(choices))
     additive = name in ("wav2vec2", "continuous_bert")
     check_objective(
-        lambda: Wav2Vec2Objective(TinyEncoder(), config), batch_of, chance=chance, additive=additive, steps=80, fall=0.9
+        lambda: Wav2Vec2Objective(TinyEncoder(), config), batch_of, chance=chance, additive=additive, steps=60, fall=0.9
     )
 
 

@@ -52,8 +52,8 @@ def test_contract(name: str) -> None:
         batch_of,
         chance=(0.4 * chance, 3 * chance),
         additive=additive,
-        steps=120,
-        lr=1e-2,
+        steps=80,
+        lr=1.5e-2,
         fall=0.92,
     )
 
