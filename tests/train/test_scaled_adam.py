@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from train_toy import OFF, QUIET, Regression, ToyBatches, digest
 
+from sonorant.train.config import TrainConfig
+from sonorant.train.loop import fit
 from sonorant.train.optim import OptimConfig, build_optimizer
 from sonorant.train.scaled_adam import ScaledAdam
 
@@ -156,6 +160,21 @@ def test_resumes_bit_for_bit(way: str) -> None:
     run(second, halves, range(13, 25))
     for left, right in zip(whole, halves, strict=True):
         assert torch.equal(left, right)
+
+
+def test_a_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Through `fit`: moments, the history of norms and counts are in the checkpoint."""
+
+    def train(folder: str, steps: int) -> str:
+        objective = Regression()
+        optimizers = {"model": build_optimizer(OptimConfig(name="scaled_adam", lr=0.03), objective)}
+        config = TrainConfig(**QUIET, doctor=OFF, clip_norm=0.0)
+        batches = lambda rank, world: ToyBatches(rank=rank, world=world)  # noqa: E731
+        fit(objective, batches, optimizers, steps=steps, folder=tmp_path / folder, config=config)
+        return digest(objective)
+
+    train("halves", 13)
+    assert train("halves", 24) == train("whole", 24)
 
 
 def test_parameters_without_a_gradient_rest() -> None:

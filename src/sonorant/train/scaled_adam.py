@@ -203,7 +203,7 @@ class ScaledAdam(torch.optim.Optimizer):
     ) -> Tensor:
         """By which share each parameter grows: Adam over h = g · θ, the gradient of the logarithm of its size."""
         beta1, beta2, eps = rates
-        along = (gradients * params).flatten(1).sum(1)
+        along = torch.bmm(gradients.flatten(1).unsqueeze(1), params.flatten(1).unsqueeze(2)).flatten()
         stack.size_first.lerp_(along, 1 - beta1)
         stack.size_second.mul_(beta2).addcmul_(along, along, value=1 - beta2)
         growth = rate * stack.size_first / stack.size_second.sqrt().add_(eps)
