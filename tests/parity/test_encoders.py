@@ -27,6 +27,10 @@ SPEECH: dict[str, Any] = {
 }  # fmt: skip
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
 DATA2VEC = {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 2}
+WHISPER: dict[str, Any] = {
+    "d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "num_mel_bins": 20,
+    "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "init_std": 0.3,
+}  # fmt: skip
 PARAKEET: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "num_mel_bins": 40,
     "subsampling_conv_channels": 8, "initializer_range": 0.3,
@@ -41,10 +45,12 @@ class Case:
     """model_type."""
     settings: dict[str, Any] = field(default_factory=dict)
     padded: str = "right"
-    """What theirs does with padded batches: right; group, a norm that leaks; leaks, elsewhere."""
+    """What theirs does with padded batches: right; group, a norm that leaks; leaks, elsewhere; none, there are no lengths."""
     width: int = 0
     """Of features; 0 for waveforms."""
     lengths: tuple[int, ...] = (1200, 931, 400)
+    turned: bool = False
+    """Whether theirs takes bands before frames, and no mask."""
 
 
 CASES = {
@@ -57,9 +63,15 @@ CASES = {
     "unispeech_sat": Case("unispeech-sat", SPEECH, "group"),
     "unispeech_sat_stable": Case("unispeech-sat", {**SPEECH, **STABLE}),
     "data2vec_audio": Case("data2vec-audio", {**SPEECH, **DATA2VEC}, "leaks"),
+    "whisper": Case("whisper", WHISPER, "none", width=20, lengths=(3000, 3000, 3000), turned=True),
     "parakeet": Case("parakeet_encoder", PARAKEET, width=40, lengths=(150, 97, 41)),
 }
 GROUPS = [name for name, case in CASES.items() if case.padded == "group"]
+
+
+def class_of(name: str) -> Any:
+    """Of transformers; an encoder without its model stands below the top."""
+    return getattr(transformers, name, None) or getattr(transformers.models.whisper.modeling_whisper, name)
 
 
 @cache
@@ -67,7 +79,7 @@ def pair(name: str) -> tuple[Any, Any]:
     """Their model and ours with its weights."""
     case = CASES[name]
     foreign = foreign_of(case.kind)
-    model = getattr(transformers, foreign.architecture)
+    model = class_of(foreign.architecture)
     torch.manual_seed(0)
     theirs = model(model.config_class(**case.settings)).eval()
     for buffer_name, buffer in theirs.named_buffers():
@@ -95,7 +107,7 @@ def check_equal(name: str, values: Tensor, lengths: Tensor, mask: Tensor | None,
     theirs, own = pair(name)
     own = ours or own
     left, right = values.clone().requires_grad_(), values.clone().requires_grad_()
-    expected = theirs(left, attention_mask=mask, output_hidden_states=True)
+    expected = theirs(left.mT if CASES[name].turned else left, attention_mask=mask, output_hidden_states=True)
     found = own(right, lengths, layers=True)
     valid = torch.arange(found[-1].values.shape[1]) < found[-1].lengths[:, None]
     assert len(found) == len(expected.hidden_states)
@@ -146,7 +158,7 @@ def test_an_item_is_itself_in_any_batch(name: str) -> None:
             alone = ours(values[item : item + 1, :length], lengths[item : item + 1])
             own = found.values[item, : int(alone.lengths[0])]
             torch.testing.assert_close(own, alone.values[0], atol=1e-5, rtol=0)
-        if CASES[name].padded != "right":  # which is why there is a switch
+        if CASES[name].padded in ("group", "leaks"):  # which is why there is a switch
             other = theirs(values, attention_mask=mask).last_hidden_state[2, : int(found.lengths[2])]
             assert float((other - found.values[2, : int(found.lengths[2])]).abs().max()) > 1e-3
 

@@ -184,8 +184,8 @@ class Foreign:
 
     name: str
     """transformers' `model_type`."""
-    prefix: str
-    """Of the encoder's names in models with something on top."""
+    prefixes: tuple[str, ...]
+    """Of the encoder's names in models with something on top; the first that is there counts."""
     read: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
     """Their `config.json` and `preprocessor_config.json` → our configuration; raises `ConfigError` for a variant we lack."""
     write: Callable[[Any], dict[str, Any]]
@@ -204,6 +204,10 @@ class Foreign:
     """Their class with a CTC head; empty where there is none."""
     head: str = "lm_head"
     """Name of that head."""
+    spare: Callable[[Any], Weights] = lambda config: {"mask": torch.zeros(config.dim)}
+    """Our configuration → what is written for `KeyTable.kept` where there is nothing better."""
+    check: Callable[[Converted, str], Any] = lambda converted, where: None
+    """Looks at what is kept; raises `CheckpointError` where it is not as it must be."""
 
 
 # --- for tables -------------------------------------------------------------------------------------------------------
@@ -234,13 +238,14 @@ def columns_turned(rows: int) -> Change:
     return Change(lambda matrix: turned(matrix, rows), lambda matrix: turned(matrix, matrix.shape[1] // rows))
 
 
-def under_prefix(weights: Mapping[str, Tensor], prefix: str) -> tuple[Weights, Weights]:
-    """Weights below `prefix.` with the prefix taken off, and all others; without any below it, all are the encoder's."""
-    start = f"{prefix}."
-    inside = {name.removeprefix(start): tensor for name, tensor in weights.items() if name.startswith(start)}
-    if not prefix or not inside:
-        return dict(weights), {}
-    return inside, {name: tensor for name, tensor in weights.items() if not name.startswith(start)}
+def under_prefix(weights: Mapping[str, Tensor], *prefixes: str) -> tuple[Weights, Weights]:
+    """Weights below the first prefix that is there, with it taken off, and all others; without any, all are inside."""
+    for prefix in prefixes:
+        start = f"{prefix}."
+        inside = {name.removeprefix(start): tensor for name, tensor in weights.items() if name.startswith(start)}
+        if inside:
+            return inside, {name: tensor for name, tensor in weights.items() if not name.startswith(start)}
+    return dict(weights), {}
 
 
 @cache

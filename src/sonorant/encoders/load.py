@@ -39,12 +39,14 @@ HUGGING_FACE: dict[str, str] = {
     "wavlm": f"{_KEYS}.wav2vec2:WAVLM",
     "unispeech-sat": f"{_KEYS}.wav2vec2:UNISPEECH_SAT",
     "data2vec-audio": f"{_KEYS}.wav2vec2:DATA2VEC_AUDIO",
+    "whisper": f"{_KEYS}.whisper:WHISPER",
+    "sew": f"{_KEYS}.sew:SEW",
     "parakeet_encoder": f"{_KEYS}.parakeet:PARAKEET",
     "parakeet_ctc": f"{_KEYS}.parakeet:PARAKEET_CTC",
 }
 """transformers' `model_type` → its `Foreign`. An encoder of ours is written as the first that has its variant."""
 
-ORIGINAL: tuple[str, ...] = (f"{_KEYS}.fairseq", f"{_KEYS}.cpc", f"{_KEYS}.tera")
+ORIGINAL: tuple[str, ...] = (f"{_KEYS}.fairseq", f"{_KEYS}.cpc", f"{_KEYS}.tera", f"{_KEYS}.whisper")
 """Modules that know files of other toolkits: `read(content, where)` gives `(configuration, Converted)`, or None if it is none
 of theirs."""
 
@@ -73,7 +75,8 @@ def load_encoder(
 
     Args:
         name: a folder that `save_pretrained` or a pre-training wrote; a folder of transformers; a file of fairseq, WavLM,
-            UniSpeech-SAT; or a name on the hub (extra `hub`), which is looked for in its cache first.
+            UniSpeech-SAT, Whisper, CPC_audio or s3prl; or a name on the hub (extra `hub`), which is looked for in its
+            cache first.
         layers: only so many of the first layers.
         revision: branch, tag or commit on the hub.
         device: where it goes.
@@ -128,9 +131,10 @@ def read_hugging_face(folder: Path) -> tuple[Any, Converted, Weights]:
     values = read_json(folder / CONFIG)
     kind = foreign_of(str(values.get("model_type")))
     config = kind.read(values, read_features(folder))
-    inner, heads = under_prefix(read_weights(folder), kind.prefix)
+    inner, heads = under_prefix(read_weights(folder), *kind.prefixes)
     table = kind.table(config)
     found = table.to_ours(inner, str(folder)) if heads else table.extended(kind.heads).to_ours(inner, str(folder))
+    kind.check(found, str(folder))
     left = KeyTable((), kind.heads).to_ours(heads, str(folder))
     return config, Converted(found.weights, found.kept, {**found.dropped, **left.dropped}), heads
 
@@ -155,7 +159,8 @@ def _original(file: Path) -> tuple[Any, Converted]:
             return found  # type: ignore[no-any-return]
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
     raise CheckpointError(
-        f"{file} is of no toolkit that is known here (fairseq, WavLM, UniSpeech-SAT); it holds {keys}"
+        f"{file} is of no toolkit that is known here (fairseq, WavLM, UniSpeech-SAT, Whisper, CPC_audio, s3prl); it holds "
+        f"{keys}"
     )
 
 
@@ -218,8 +223,7 @@ def save_pretrained(
     kind, values = _as_theirs(config, model_type)
     told = {"architectures": [kind.architecture], "model_type": kind.name, "dtype": "float32", **values}
     table = kind.table(config)
-    zeros = {name: torch.zeros(config.dim) for name in table.kept.values()}
-    weights = table.to_theirs(encoder.state_dict(), {**zeros, **(kept or {})})
+    weights = table.to_theirs(encoder.state_dict(), {**kind.spare(config), **(kept or {})})
     with atomic_folder(folder) as part:
         write_folder(part, weights, told, kind.features(config))
     return folder

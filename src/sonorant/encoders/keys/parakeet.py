@@ -107,10 +107,12 @@ def _refuse(config: ConformerConfig) -> dict[str, Any]:
     raise ConfigError("an encoder without a head is written as model_type='parakeet_encoder'")
 
 
-def _foreign(name: str, prefix: str, architecture: str, write: Callable[[ConformerConfig], dict[str, Any]]) -> Foreign:
+def _foreign(
+    name: str, prefixes: tuple[str, ...], architecture: str, write: Callable[[ConformerConfig], dict[str, Any]]
+) -> Foreign:
     return Foreign(
         name=name,
-        prefix=prefix,
+        prefixes=prefixes,
         read=_read,
         write=write,
         features=lambda config: {},
@@ -120,8 +122,9 @@ def _foreign(name: str, prefix: str, architecture: str, write: Callable[[Conform
         heads={"ctc_head.*": "CTC head: see load_recogniser"},
         ctc="ParakeetForCTC",
         head="ctc_head",
+        spare=lambda config: {},
     )
 
 
-PARAKEET = _foreign("parakeet_encoder", "", "ParakeetEncoder", _write)
-PARAKEET_CTC = _foreign("parakeet_ctc", "encoder", "ParakeetForCTC", _refuse)
+PARAKEET = _foreign("parakeet_encoder", (), "ParakeetEncoder", _write)
+PARAKEET_CTC = _foreign("parakeet_ctc", ("encoder",), "ParakeetForCTC", _refuse)

@@ -170,7 +170,7 @@ def _features(config: Wav2Vec2Config) -> dict[str, Any]:
 def _foreign(name: str, cls: str, prefix: str) -> Foreign:
     return Foreign(
         name=name,
-        prefix=prefix,
+        prefixes=(prefix,),
         read=_read,
         write=lambda config: _write(config, name),
         features=_features,

@@ -10,11 +10,11 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sonorant.core.errors import CheckpointError, ConfigError
-from sonorant.encoders.convert import Converted, KeyTable, Weights, check_fixed
+from sonorant.encoders.convert import Converted, Foreign, KeyTable, Weights, check_fixed, under_prefix
 from sonorant.encoders.whisper import WhisperConfig, frame_positions
 
 __all__ = [
-    "WHISPER_ENCODER", "WHISPER_MODEL", "WHISPER_OPENAI", "check_positions", "from_openai", "from_whisper",
+    "WHISPER", "WHISPER_ENCODER", "WHISPER_MODEL", "WHISPER_OPENAI", "check_positions", "from_openai", "from_whisper", "read",
     "read_openai_dims", "read_whisper", "to_openai", "to_whisper", "write_openai_dims", "write_whisper",
 ]  # fmt: skip
 
@@ -254,3 +254,43 @@ def write_openai_dims(config: WhisperConfig) -> dict[str, int]:
         "n_text_layer": config.decoder_layers,
         **{f"n_{side}_{name}": value for side in ("audio", "text") for name, value in sides.items()},
     }
+
+
+# --- the encoder alone --------------------------------------------------------------------------------------------------
+
+WHISPER = Foreign(
+    name="whisper",
+    prefixes=("model.encoder", "encoder"),
+    read=lambda values, features: read_whisper(values),
+    write=write_whisper,
+    features=lambda config: {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": config.input_dim,
+        "hop_length": 160,
+        "chunk_length": 30,
+        "n_fft": 400,
+        "sampling_rate": 16000,
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    },
+    table=lambda config: WHISPER_ENCODER,
+    config=WhisperConfig,
+    architecture="WhisperEncoder",
+    heads={"model.decoder.*": "decoder", "decoder.*": "decoder", "proj_out.*": "decoder"},
+    spare=lambda config: {"positions": frame_positions(NUM_POSITIONS, config.dim)},
+    check=check_positions,
+)
+"""transformers' Whisper, of which the encoder is read, and written as a `WhisperEncoder`."""
+
+
+def read(content: Any, where: str) -> tuple[WhisperConfig, Converted] | None:
+    """Configuration and the encoder's weights of one of OpenAI's files; None if it is another toolkit's.
+
+    Raises:
+        CheckpointError: a key that no row knows, or positions that are not Whisper's.
+        ConfigError: a variant that we lack.
+    """
+    if not isinstance(content, Mapping) or not {"dims", "model_state_dict"} <= set(content):
+        return None
+    inner, decoder = under_prefix(from_openai(content["model_state_dict"], where), "encoder")
+    return read_openai_dims(content["dims"]), Converted(inner, {}, {"decoder": sorted(decoder)})
