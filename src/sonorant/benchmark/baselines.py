@@ -21,6 +21,7 @@ class VoicedPitch(nn.Module):
     Args:
         sample_rate: Hz.
 
+    >>> import torch
     >>> tone = torch.sin(2 * torch.pi * 200 * torch.arange(16000) / 16000)[None]
     >>> values = VoicedPitch()(tone, torch.tensor([16000])).values
     >>> round(values.exp().mean().item())
