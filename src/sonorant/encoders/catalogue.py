@@ -39,6 +39,7 @@ ENCODERS: dict[str, str] = {
     "wavlm_large": "sonorant.encoders.wav2vec2:wavlm_large",
     "unispeech_sat_base": "sonorant.encoders.wav2vec2:unispeech_sat_base",
     "unispeech_sat_large": "sonorant.encoders.wav2vec2:unispeech_sat_large",
+    "dinosr_base": "sonorant.encoders.wav2vec2:dinosr_base",
     "data2vec_audio_base": "sonorant.encoders.wav2vec2:data2vec_audio_base",
     "data2vec_audio_large": "sonorant.encoders.wav2vec2:data2vec_audio_large",
     "zipformer_tiny": "sonorant.encoders.zipformer:zipformer_tiny",
@@ -57,6 +58,10 @@ ENCODERS: dict[str, str] = {
     "sparseformer_tiny": "sonorant.encoders.sparseformer:sparseformer_tiny",
     "sparseformer_deep": "sonorant.encoders.sparseformer:sparseformer_deep",
     "sparseformer_wide": "sonorant.encoders.sparseformer:sparseformer_wide",
+    "sew_tiny": "sonorant.encoders.sew:sew_tiny",
+    "sew_small": "sonorant.encoders.sew:sew_small",
+    "sew_mid": "sonorant.encoders.sew:sew_mid",
+    "sew_toy": "sonorant.encoders.sew:sew_toy",
     "deepspeech": "sonorant.encoders.recurrent:deepspeech",
     "deepspeech_paper": "sonorant.encoders.recurrent:deepspeech_paper",
     "bigru": "sonorant.encoders.recurrent:bigru",
@@ -89,6 +94,14 @@ ENCODERS: dict[str, str] = {
     "whisper_large": "sonorant.encoders.whisper:whisper_large",
     "whisper_large_v3": "sonorant.encoders.whisper:whisper_large_v3",
     "whisper_large_v3_turbo": "sonorant.encoders.whisper:whisper_large_v3_turbo",
+    "patch_tiny": "sonorant.encoders.patch:patch_tiny",
+    "ast_base": "sonorant.encoders.patch:ast_base",
+    "ssast_tiny": "sonorant.encoders.patch:ssast_tiny",
+    "ssast_small": "sonorant.encoders.patch:ssast_small",
+    "ssast_base": "sonorant.encoders.patch:ssast_base",
+    "ssast_frame_base": "sonorant.encoders.patch:ssast_frame_base",
+    "audio_mae_base": "sonorant.encoders.patch:audio_mae_base",
+    "msm_mae_base": "sonorant.encoders.patch:msm_mae_base",
 }
 """Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
 
