@@ -20,6 +20,9 @@ from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Features, Loss
 from sonorant.encoders.conformer import Conformer, ConformerConfig
 from sonorant.encoders.recurrent import DeepSpeechConfig, DeepSpeechEncoder, RecurrentConfig, RecurrentEncoder
+from sonorant.encoders.sparseformer import Sparseformer, SparseformerConfig
+from sonorant.encoders.squeezeformer import Squeezeformer, SqueezeformerConfig
+from sonorant.encoders.zipformer import Zipformer, ZipformerConfig
 from sonorant.losses.ctc import ctc_loss
 from sonorant.tasks.asr.waveform import Samples, WaveformEncoder, WaveformEncoderConfig
 from sonorant.text.load import tokenizer_from_plain
@@ -31,13 +34,24 @@ __all__ = [
 ]  # fmt: skip
 
 KIND = "asr.ctc"
-EncoderConfig = ConformerConfig | DeepSpeechConfig | RecurrentConfig | WaveformEncoderConfig
+EncoderConfig = (
+    ConformerConfig
+    | DeepSpeechConfig
+    | RecurrentConfig
+    | SparseformerConfig
+    | SqueezeformerConfig
+    | WaveformEncoderConfig
+    | ZipformerConfig
+)
 
 ENCODERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "conformer": (ConformerConfig, Conformer),
     "deepspeech": (DeepSpeechConfig, DeepSpeechEncoder),
     "recurrent": (RecurrentConfig, RecurrentEncoder),
+    "sparseformer": (SparseformerConfig, Sparseformer),
+    "squeezeformer": (SqueezeformerConfig, Squeezeformer),
     "waveform": (WaveformEncoderConfig, WaveformEncoder),
+    "zipformer": (ZipformerConfig, Zipformer),
 }
 """Family → its configuration and its module."""
 
