@@ -7,7 +7,9 @@ centres over all frames in float32, over that of scikit-learn's full k-means (k-
 
 import argparse
 import os
+import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -17,7 +19,7 @@ else:
     os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from harness import interleaved, peak_memory_mb, report, seconds
+from harness import peak_memory_mb, report
 from torch import Tensor
 
 from sonorant.nn.quantize.kmeans import KMeans, fit_kmeans
@@ -48,7 +50,7 @@ def ours(frames: Tensor, num_clusters: int, **settings: object) -> Fit:
 
 
 def equal_passes(frames: Tensor, num_clusters: int, **settings: object) -> Fit:
-    return ours(frames, num_clusters, passes=PASSES, sample_passes=0, tolerance=0.0, **settings)
+    return ours(frames, num_clusters, **{"passes": PASSES, "sample_passes": 0, "tolerance": 0.0, **settings})
 
 
 def faiss_fit(frames: Tensor, num_clusters: int) -> Fit:
@@ -91,24 +93,36 @@ def inertia(frames: Tensor, centers: Tensor) -> float:
     return model.inertia(lambda: iter([frames]))
 
 
+def told(found: dict[str, object]) -> dict[str, object]:
+    """Shows a row as soon as it is there: the whole takes minutes."""
+    print(found, file=sys.stderr, flush=True)
+    return found
+
+
+def timed(fit: Fit) -> tuple[float, float, Tensor]:
+    """Seconds on the clock, seconds of all processors, and the centres."""
+    clock, processor = time.perf_counter(), time.process_time()
+    centers = fit()
+    return time.perf_counter() - clock, time.process_time() - processor, centers
+
+
 def row(what: str, mine: Fit, peer: Fit, error: Callable[[Tensor], float], repeats: int) -> dict[str, object]:
-    centers: dict[str, Tensor] = {}
-
-    def kept(name: str, fit: Fit) -> Callable[[], None]:
-        return lambda: centers.__setitem__(name, fit())
-
-    pair = interleaved(kept("ours", mine), kept("peer", peer), repeats)
-    return {
-        "what": what, "ours": pair.ours_seconds, "peer": pair.peer_seconds, "ratio": pair.ratio,
-        "inertia, ours": error(centers["ours"]), "inertia, peer": error(centers["peer"]),
+    """In turn; without a run to warm up, for each takes seconds. Processor time is what a busy machine cannot spoil."""
+    pairs = [(timed(mine), timed(peer)) for _ in range(repeats)]
+    median = statistics.median
+    return told({
+        "what": what, "ours": median(a[0] for a, _ in pairs), "peer": median(b[0] for _, b in pairs),
+        "ratio": median(b[0] / a[0] for a, b in pairs), "ratio of processor time": median(b[1] / a[1] for a, b in pairs),
+        "processor s, ours": median(a[1] for a, _ in pairs), "processor s, peer": median(b[1] for _, b in pairs),
+        "inertia, ours": error(pairs[-1][0][2]), "inertia, peer": error(pairs[-1][1][2]),
         "memory_mb": round(peak_memory_mb()),
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def alone(what: str, fit: Fit, error: Callable[[Tensor], float]) -> dict[str, object]:
-    centers: list[Tensor] = []
-    took = seconds(lambda: centers.append(fit()))
-    return {"what": what, "ours": took, "inertia, ours": error(centers[0]), "memory_mb": round(peak_memory_mb())}
+    clock, processor, centers = timed(fit)
+    found = {"what": what, "ours": clock, "processor s, ours": processor, "inertia, ours": error(centers)}
+    return told({**found, "memory_mb": round(peak_memory_mb())})
 
 
 def main() -> None:
@@ -127,13 +141,13 @@ def main() -> None:
     warnings.simplefilter("ignore")  # scikit-learn on threads of MKL, faiss on few points a centre
     frames = speechlike(args.frames, args.dim)
     size = f"K={args.clusters}, dim {args.dim}, {PASSES} passes over {args.frames}"
-    best: list[Tensor] = []
     baseline = 1.0
     rows: list[dict[str, object]] = []
     if not args.no_full:
-        took = seconds(lambda: best.append(full(frames, args.clusters)()))
-        baseline = inertia(frames, best[0])
-        rows.append({"what": "scikit-learn KMeans, full", "peer": took, "inertia, peer": 1.0})
+        clock, processor, centers = timed(full(frames, args.clusters))
+        baseline = inertia(frames, centers)
+        settled = {"what": "scikit-learn KMeans, full", "peer": clock, "processor s, peer": processor}
+        rows.append(told({**settled, "inertia, peer": 1.0}))
 
     def error(centers: Tensor) -> float:
         return inertia(frames, centers) / baseline
@@ -142,6 +156,7 @@ def main() -> None:
     rows += [
         row(f"{size} (faiss)", fit, faiss_fit(frames, args.clusters), error, args.repeats),
         row(f"{size} (MiniBatchKMeans)", fit, minibatch(frames, args.clusters), error, max(1, args.repeats // 2)),
+        alone("half the passes", equal_passes(frames, args.clusters, passes=PASSES // 2), error),
         alone("all products in float32", equal_passes(frames, args.clusters, precision="float32"), error),
         alone("plain Lloyd steps", equal_passes(frames, args.clusters, overrelax=1.0), error),
         alone("streamed, a fifth held", equal_passes(frames, args.clusters, sample_size=len(frames) // 5), error),

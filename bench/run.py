@@ -104,6 +104,23 @@ HOT_PATHS = (
         unit="s",
         front=True,
     ),
+    HotPath(
+        "k-means, 500 clusters, 10 passes over 50 000 × 768, over faiss",
+        "kmeans",
+        r"K=500.*\(faiss\)",
+        at_least=1,
+        front=True,
+    ),
+    HotPath("the same over scikit-learn's MiniBatchKMeans", "kmeans", r"K=500.*\(MiniBatchKMeans\)", at_least=3),
+    HotPath(
+        "its inertia over that of scikit-learn's full k-means",
+        "kmeans",
+        r"K=500.*\(faiss\)",
+        "inertia, ours",
+        at_most=1.01,
+    ),
+    HotPath("training a vector quantiser over vector-quantize-pytorch", "quantize", "VQ 1024", at_least=1),
+    HotPath("training a Gumbel quantiser over transformers", "quantize", "Gumbel", at_least=1),
     HotPath("training step, `fit` over a bare loop", "train_step", "training step, GRU 128", at_least=0.95, front=True),
     HotPath(
         "training step, Conformer 4 × 144", "ctc", "training step: Conformer 4 × 144, frames", "ours", unit="audio-s/s"

@@ -54,8 +54,16 @@ class Nearest:
         self.shift = torch.zeros_like(centers[0]) if centered else centers.mean(dim=0)
         moved = centers - self.shift
         self.half_squares = moved.square().sum(dim=1) / 2
-        self.matrix = moved.to(dtype).T
-        self.dtype = dtype
+        self.matrix, self.dtype = moved.T, dtype
+        if dtype != torch.float32:
+            # |c|²/2 goes into the product as further columns, three parts of eight bits each: to subtract it from scores
+            # of another type afterwards costs half as much as the product.
+            rest, parts = self.half_squares, []
+            for _ in range(3):
+                parts.append(rest.to(dtype))
+                rest = rest - parts[-1].float()
+            self.matrix = torch.cat([moved.to(dtype), -torch.stack(parts, dim=1)], dim=1).T
+        self._widened = moved.new_empty(0, 0, dtype=dtype)
 
     @property
     def block_size(self) -> int:
@@ -71,10 +79,16 @@ class Nearest:
             scores = torch.addmm(-offset, values.float(), self.matrix)
         else:
             # The shift goes first here: rounding a large mean to eight bits would drown what differs.
-            values = values if self.centered else values.float() - self.shift
-            scores = values.to(self.dtype) @ self.matrix - self.half_squares
+            scores = self._widen(values if self.centered else values.float() - self.shift) @ self.matrix
         best, ids = scores.max(dim=1)
-        return ids, best
+        return ids, best.float()
+
+    def _widen(self, values: Tensor) -> Tensor:
+        """The frames in the type of the product, with ones beside them; the room for them is kept for the next block."""
+        if len(self._widened) != len(values):
+            self._widened = values.new_ones(len(values), len(self.matrix), dtype=self.dtype)
+        self._widened[:, : values.shape[1]] = values
+        return self._widened
 
     def blocks(self, values: Float[Tensor, "n dim"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Cuts the frames into blocks: (frames, ids, score) of each."""
