@@ -23,12 +23,12 @@ _BLOCK, _OURS = "encoder.layers.{}.", "stack.blocks.{}."
 _WEIGHT = "stack.position.conv.parametrizations.weight."
 TABLE = KeyTable(
     [
-        ("feature_extractor.conv_layers.{}.0.{}", "convs.convs.{}.{}"),
         # A group norm stands bare, a layer norm between two transpositions.
         ("feature_extractor.conv_layers.{}.2.weight", "convs.convs.{}.scale"),
         ("feature_extractor.conv_layers.{}.2.bias", "convs.convs.{}.shift"),
         ("feature_extractor.conv_layers.{}.2.1.weight", "convs.convs.{}.scale"),
         ("feature_extractor.conv_layers.{}.2.1.bias", "convs.convs.{}.shift"),
+        ("feature_extractor.conv_layers.{}.0.{}", "convs.convs.{}.{}"),
         ("layer_norm.{}", "local_norm.{}"),
         ("post_extract_proj.{}", "project.{}"),
         ("encoder.pos_conv.0.bias", "stack.position.conv.bias"),
