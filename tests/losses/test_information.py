@@ -48,3 +48,10 @@ def test_feature_penalty_is_each_items_mean_square() -> None:
     values[1, 2:] = math.nan
     penalty = feature_penalty(values, torch.tensor([5, 2]))
     torch.testing.assert_close(penalty, torch.stack([values[0].square().mean(), values[1, :2].square().mean()]))
+
+
+def test_a_choice_that_is_never_made_breaks_no_gradient() -> None:
+    probs = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]], requires_grad=True)
+    diversity_penalty(probs).backward()
+    assert probs.grad is not None
+    assert probs.grad.isfinite().all()

@@ -138,6 +138,19 @@ def test_a_future_that_an_encoder_sees_is_not_asked_for() -> None:
         assert torch.equal(targets[:, 0], (last_seen + shift).float())
 
 
+@pytest.mark.parametrize("diversity", [0.0, 0.1])
+def test_codes_that_are_never_used_break_no_gradient(diversity: float) -> None:
+    """Sharp logits leave most codes a share of exactly 0."""
+    torch.manual_seed(0)
+    objective = Reconstruction(encoder_of("npc"), npc_objective(diversity=diversity, **CODES)).train()
+    with torch.no_grad():
+        for group in objective.quantizer.codebook.codebooks:
+            group.logits[0].weight.mul_(1e4)
+    objective.losses(make(("a", "b")))["model"].total.backward()
+    for name, parameter in objective.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+
 @torch.no_grad()
 def test_a_quantiser_stands_where_it_was_put() -> None:
     """One that says nothing leaves the layers behind it with nothing."""

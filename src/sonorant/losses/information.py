@@ -15,7 +15,8 @@ def entropy(probs: Float[Tensor, "*rest choice"]) -> Float[Tensor, "*rest"]:
     >>> round(float(entropy(torch.full((4,), 0.25)).exp()), 4)
     4.0
     """
-    return -torch.special.xlogy(probs, probs).sum(dim=-1)
+    # A probability of exactly 0 has the gradient 0 / 0 under its own logarithm.
+    return -torch.special.xlogy(probs, probs.clamp(min=1e-20)).sum(dim=-1)
 
 
 def mean_probs(

@@ -208,4 +208,5 @@ def perplexity(weights: Float[Tensor, "*rest code"]) -> Float[Tensor, "*rest"]:
     2.0
     """
     shares = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-20)
-    return torch.exp(-torch.xlogy(shares, shares).sum(dim=-1))
+    # A share of exactly 0 has the gradient 0 / 0 under its own logarithm.
+    return torch.exp(-torch.xlogy(shares, shares.clamp(min=1e-20)).sum(dim=-1))
