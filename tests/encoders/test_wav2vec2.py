@@ -38,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
     "unispeech_sat_base": NARROW,
     "unispeech_sat_large": NARROW,
     "data2vec_audio_base": STACKED,
+    "dinosr_base": STACKED,
     "data2vec_audio_large": {**STACKED, "conv_norm": "none"},
 }
 

@@ -5,7 +5,7 @@ network before training, and `log_mel`, spectral frames stacked to the same fram
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from sonorant.data.corpora.corpus import Corpus
 from sonorant.data.shards import random_order
 from sonorant.encoders.checkpoint import describe_config, described_module, load_trained_encoder, save_trained_encoder
 from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front, on_spectrum
-from sonorant.encoders.wav2vec2 import Wav2Vec2Config
 from sonorant.tasks.asr.training import TrainingConfig
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
@@ -78,7 +77,8 @@ def tiny_protocol() -> ProtocolConfig:
 
 def from_waveforms(encoder: Any, front: FrontConfig) -> Any:
     """The configuration of an encoder from waveforms: the encoder's own, or that of one behind a spectral front."""
-    return encoder if isinstance(encoder, Wav2Vec2Config) else on_spectrum(encoder, **vars(front))
+    takes_features = any(field.name == "input_dim" for field in fields(encoder))
+    return on_spectrum(encoder, **vars(front)) if takes_features else encoder
 
 
 def network(config: Any, front: Path | None = None) -> Any:

@@ -38,16 +38,19 @@ from sonorant.benchmark.protocol import (
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.checkpoint import checkpoint_digest
 from sonorant.core.config import to_plain
-from sonorant.core.types import Score
+from sonorant.core.lengths import zero_padding
+from sonorant.core.seed import normal
+from sonorant.core.types import Batch, Loss, Score
 from sonorant.data.batches import BatchConfig
 from sonorant.encoders.checkpoint import describe_config, load_trained_encoder
 from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front
+from sonorant.encoders.tera import TeraConfig, tera
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 from sonorant.units.store import UnitStore
 from sonorant.units.tokenizer import UnitTokenizer
 
-__all__ = ["Study", "StudyConfig", "tiny_study", "toy_study"]
+__all__ = ["Study", "StudyConfig", "tiny_network", "tiny_study", "toy_network", "toy_study"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,18 @@ def toy_study(frame_rate: float = 25, steps: int = 800, lr: float = 1.5e-3, **ch
     )
     study = StudyConfig(corpus=TOY_CORPUS, front=log_mel_front(frame_rate), training=training, protocol=toy_protocol())
     return replace(study, **changes)
+
+
+def toy_network(**changes: Any) -> TeraConfig:
+    """The network of the toy presets: four narrow Transformer layers on the front's frames."""
+    return tera(
+        **{"dim": 160, "num_layers": 4, "num_heads": 4, "ffn_dim": 480, "dropout": 0.05, "norm_first": True, **changes}
+    )
+
+
+def tiny_network(**changes: Any) -> TeraConfig:
+    """Two very narrow layers."""
+    return toy_network(**{"dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, **changes})
 
 
 def tiny_study(study: StudyConfig) -> StudyConfig:
@@ -145,6 +160,7 @@ class Study:
         start: Path | None = None,
         training: PretrainConfig | None = None,
         parts: Mapping[str, Any] | None = None,
+        deaf: bool = False,
     ) -> Path:
         """Trains a network by an objective; a folder for `load_trained_encoder`.
 
@@ -155,7 +171,8 @@ class Study:
             encoder: configuration of another network.
             start: trained encoder to start from; random weights where None.
             training: other than the study's.
-            parts: name → dataclass or partial of a module that the objective takes beside its configuration.
+            parts: name → partial that makes a module which the objective takes beside its configuration.
+            deaf: the control of objectives without labels: it hears noise in place of speech.
         """
         own = self.encoder if encoder is None else from_waveforms(encoder, self.config.front)
         front = self.front if encoder is None else self._statistics(own)
@@ -165,8 +182,9 @@ class Study:
             "objective": {"kind": type(objective).__name__, **to_plain(objective)},
             "parts": {name: _told(part) for name, part in made.items()},
             "start": "" if start is None else checkpoint_digest(start),
+            "deaf": deaf,
         }
-        build = partial(_objective, own, front, objective, made, start)
+        build = partial(_objective, own, front, objective, made, start, deaf)
         return pretrain_stage(
             self.work, arm, build, self.train, training or self.config.training, dict(labels or {}), settings
         )
@@ -180,13 +198,44 @@ class Study:
         """The arms `random` (its `per` is the network trained from scratch) and `log_mel`."""
         return references(self.work, self.encoder, self.corpus, self.config.protocol, self.front)
 
-    def arms(self, objectives: Mapping[str, Any], always: Sequence[str], **options: Any) -> list[Score]:
-        """Pre-trains and judges those arms that always run and those that were asked for."""
+    def arms(
+        self, objectives: Mapping[str, Any], always: Sequence[str], finetuned: Sequence[str] = (), **options: Any
+    ) -> list[Score]:
+        """Pre-trains and judges those arms that always run and those that were asked for.
+
+        Args:
+            objectives: arm → configuration of its objective; the arm "deaf" hears noise.
+            always: arms that run in any case.
+            finetuned: arms that are fine-tuned too; all where empty.
+            options: as for `pretrain`, for all arms.
+        """
         scores = list[Score]()
         for arm, objective in objectives.items():
             if arm in always or arm in self.work.arms:
-                scores += self.judge(arm, self.pretrain(arm, objective, **options))
+                encoder = self.pretrain(arm, objective, deaf=arm == "deaf", **options)
+                scores += self.judge(arm, encoder, finetune=arm != "deaf" and (not finetuned or arm in finetuned))
         return scores
+
+
+class Deaf(nn.Module):
+    """An objective that hears noise of the items' lengths and loudness in place of them: what is learnt without speech."""
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.objective: Any = objective
+
+    @property
+    def encoder(self) -> Any:
+        """Of the objective."""
+        return self.objective.encoder
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """The objective's, of noise."""
+        assert batch.seeds is not None
+        noise = normal(batch.seeds, "deaf", batch.waveform.shape[1]).to(batch.waveform)
+        level = zero_padding(batch.waveform, batch.lengths).square().mean(dim=1, keepdim=True).sqrt()
+        losses: dict[str, Loss] = self.objective.losses(replace(batch, waveform=noise * level))
+        return losses
 
 
 def _told(part: Any) -> Any:
@@ -195,9 +244,10 @@ def _told(part: Any) -> Any:
 
 
 def _objective(
-    encoder: Any, front: Path | None, objective: Any, parts: Mapping[str, Any], start: Path | None
+    encoder: Any, front: Path | None, objective: Any, parts: Mapping[str, Any], start: Path | None, deaf: bool
 ) -> nn.Module:
     """The network inside its objective; called in every process of a training."""
     body = network(encoder, front) if start is None else load_trained_encoder(start)
     made = {name: part() for name, part in parts.items()}
-    return importlib.import_module(type(objective).__module__).build(body, objective, **made)  # type: ignore[no-any-return]
+    module: nn.Module = importlib.import_module(type(objective).__module__).build(body, objective, **made)
+    return Deaf(module) if deaf else module

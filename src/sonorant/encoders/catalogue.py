@@ -102,6 +102,10 @@ ENCODERS: dict[str, str] = {
     "ssast_frame_base": "sonorant.encoders.patch:ssast_frame_base",
     "audio_mae_base": "sonorant.encoders.patch:audio_mae_base",
     "msm_mae_base": "sonorant.encoders.patch:msm_mae_base",
+    "dasheng_tiny": "sonorant.encoders.dasheng:dasheng_tiny",
+    "dasheng_base": "sonorant.encoders.dasheng:dasheng_base",
+    "dasheng_06b": "sonorant.encoders.dasheng:dasheng_06b",
+    "dasheng_12b": "sonorant.encoders.dasheng:dasheng_12b",
 }
 """Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
 

@@ -25,9 +25,10 @@ from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
 from sonorant.nn.waveform import WAV2VEC2_LAYERS, WaveformConvs, normalised
 
 __all__ = [
-    "Wav2Vec2", "Wav2Vec2Config", "build", "data2vec_audio_base", "data2vec_audio_large", "hubert_base", "hubert_large",
-    "hubert_xlarge", "unispeech_sat_base", "unispeech_sat_large", "wav2vec2_base", "wav2vec2_large", "wav2vec2_large_lv60",
-    "wav2vec2_tiny", "wavlm_base", "wavlm_large", "wavlm_tiny", "xls_r_1b", "xls_r_2b", "xls_r_300m", "xlsr_53",
+    "Wav2Vec2", "Wav2Vec2Config", "build", "data2vec_audio_base", "data2vec_audio_large", "dinosr_base", "hubert_base",
+    "hubert_large", "hubert_xlarge", "unispeech_sat_base", "unispeech_sat_large", "wav2vec2_base", "wav2vec2_large",
+    "wav2vec2_large_lv60", "wav2vec2_tiny", "wavlm_base", "wavlm_large", "wavlm_tiny", "xls_r_1b", "xls_r_2b",
+    "xls_r_300m", "xlsr_53",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -298,6 +299,11 @@ def data2vec_audio_large(**changes: Any) -> Wav2Vec2Config:
     """313 M parameters."""
     size = {"dim": 1024, "num_layers": 24, "num_heads": 16, "ffn_dim": 4096}
     return data2vec_audio_base(**{**size, **changes})
+
+
+def dinosr_base(**changes: Any) -> Wav2Vec2Config:
+    """The base network with positions from five convolutions (arXiv:2305.10005, section 4.1)."""
+    return wav2vec2_base(**{"position": "conv_stack", "position_kernel": 19, "position_depth": 5, **changes})
 
 
 def wav2vec2_tiny(**changes: Any) -> Wav2Vec2Config:

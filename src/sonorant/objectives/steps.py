@@ -42,9 +42,9 @@ class StepCounter(nn.Module):
     def _moved(self) -> bool:
         return self._due if self._seen is None else self._weights_version() != self._seen
 
-    def get_extra_state(self) -> dict[str, bool]:
-        """Whether a step is still to be counted."""
-        return {"due": self._moved()}
+    def get_extra_state(self) -> Tensor:
+        """Whether a step is still to be counted; a tensor, as checkpoints hold nothing else."""
+        return torch.tensor(self._moved())
 
-    def set_extra_state(self, state: dict[str, bool]) -> None:
-        self._due, self._seen = bool(state["due"]), None
+    def set_extra_state(self, state: Tensor) -> None:
+        self._due, self._seen = bool(state), None

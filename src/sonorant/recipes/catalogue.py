@@ -20,6 +20,9 @@ RECIPES: dict[str, str] = {
     "deepspeech": "sonorant.recipes.asr.deepspeech",
     "digits": "sonorant.recipes.asr.digits",
     "hubert": "sonorant.recipes.ssl.hubert",
+    "dinosr": "sonorant.recipes.ssl.dinosr",
+    "data2vec_aqc": "sonorant.recipes.ssl.data2vec_aqc",
+    "wav2vec2": "sonorant.recipes.ssl.wav2vec2",
 }
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, toy_study
+from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
-from sonorant.encoders.tera import TeraConfig, tera
+from sonorant.encoders.tera import TeraConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig
@@ -74,7 +74,7 @@ def toy() -> Config:
     """Two rounds of some two minutes each on two cores, an hour of the built-in corpus."""
     return Config(
         study=toy_study(),
-        encoder=tera(dim=160, num_layers=4, num_heads=4, ffn_dim=480, dropout=0.05, norm_first=True),
+        encoder=toy_network(),
         targets=mfcc_front(25),
         # Spans of ten frames of 40 ms would hide whole words.
         objective=MaskedPredictionConfig(mask=MaskConfig(prob=0.65, span=5), feature_weight=0.0),
@@ -88,7 +88,7 @@ def tiny() -> Config:
     return replace(
         base,
         study=tiny_study(base.study),
-        encoder=tera(dim=32, num_layers=2, num_heads=2, ffn_dim=32, norm_first=True),
+        encoder=tiny_network(),
         rounds=(Round(num_clusters=8, steps=2), Round(num_clusters=8, layer=1, steps=2)),
     )
 

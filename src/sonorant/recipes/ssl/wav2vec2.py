@@ -1,0 +1,84 @@
+"""wav2vec 2.0: contrasts over quantised targets. Baevski et al., 2020, arXiv:2006.11477.
+
+Frames are hidden from the Transformer, which must tell the quantised version of each hidden frame from those of other hidden
+frames of the same utterance; a penalty keeps all codes in use. Where we differ: the toy presets contrast stacked log-mel
+frames in place of learnt convolutions over the waveform.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from sonorant.benchmark.claims import Card, Claim
+from sonorant.benchmark.pretraining import PretrainConfig
+from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.workspace import Workspace
+from sonorant.core.types import Score
+from sonorant.data.batches import BatchConfig
+from sonorant.encoders.tera import TeraConfig
+from sonorant.encoders.wav2vec2 import Wav2Vec2Config, wav2vec2_base
+from sonorant.nn.masking import MaskConfig
+from sonorant.objectives import contrastive
+from sonorant.train.config import TrainConfig
+from sonorant.train.optim import OptimConfig
+
+CARD = Card(
+    system="67",
+    title="wav2vec 2.0",
+    paper="arXiv:2006.11477",
+    family="ssl",
+    headline="LibriSpeech test-clean/other 1.8/3.3 % WER with 960 h of labels, 4.8/8.2 % with ten minutes",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The defaults are the base model on LibriSpeech."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    """Corpus, training, judges."""
+    encoder: Wav2Vec2Config | TeraConfig = field(default_factory=wav2vec2_base)
+    """Section 4.2."""
+    objective: contrastive.Wav2Vec2Config = field(default_factory=contrastive.wav2vec2_objective)
+    """Masks, codes, negatives (sections 3 and 4.2)."""
+
+
+def paper() -> Config:
+    """The base model: 400k steps of 1.6 h (section 4.2)."""
+    training = PretrainConfig(
+        steps=400_000,
+        batches=BatchConfig(max_seconds=87.5),
+        optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
+        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=5760),
+    )
+    return Config(study=StudyConfig(training=training))
+
+
+def toy() -> Config:
+    """Two minutes on two cores, an hour of the built-in corpus."""
+    objective = contrastive.wav2vec2_objective(
+        mask=MaskConfig(prob=0.65, span=5), codebook_size=40, code_dim=64, dim=64, num_negatives=50, feature_weight=0.0,
+        gumbel_decay=0.998,
+    )  # fmt: skip
+    return Config(study=toy_study(), encoder=toy_network(), objective=objective)
+
+
+def tiny() -> Config:
+    """Seconds; only shows that everything runs."""
+    base = toy()
+    objective = replace(base.objective, codebook_size=8, code_dim=16, dim=16, num_negatives=5)
+    return replace(base, study=tiny_study(base.study), encoder=tiny_network(), objective=objective)
+
+
+PRESETS = {"toy": toy, "tiny": tiny, "paper": paper}
+
+CLAIMS = [
+    Claim("phone_accuracy", of="main", above="random", why="frames of the trained network tell phones apart"),
+    Claim("phone_accuracy", of="main", above="log_mel", why="better than the spectrum that it sees"),
+    Claim("per", of="main", below="random", why="with few labels, fine-tuned beats the same network from scratch"),
+    Claim("phone_accuracy", of="deaf", above="random", must_fail=True, why="contrasts within noise teach nothing"),
+]
+
+
+def run(config: Config, work: Workspace) -> list[Score]:
+    """Corpus → masked contrasts → probes and fine-tuning, beside the untrained network and the spectrum."""
+    study = Study(work, config.study, config.encoder)
+    return study.arms({"main": config.objective, "deaf": config.objective}, always=["main"]) + study.references()
