@@ -184,7 +184,7 @@ class PatchEncoder(nn.Module):
 
     def attention_maps(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
-    ) -> list[Float[Tensor, "batch head query key"]]:
+    ) -> list[Float[Tensor, "stretch head query key"]]:
         """The attention's weights between tokens, one tensor a layer; one row a stretch where items are cut."""
         apart = self._stretches(self.embed(self.local(values, lengths)))
         return self.stack.attention_maps(self._preceded(self.tokens(apart), self._extra(apart)))
