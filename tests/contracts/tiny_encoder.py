@@ -11,7 +11,7 @@ from sonorant.nn.masking import attention_mask
 from sonorant.nn.strided import StridedConvs
 from sonorant.nn.transformer import TransformerLayer
 
-__all__ = ["SAMPLE_RATE", "TinyEncoder"]
+__all__ = ["SAMPLE_RATE", "TinyEncoder", "constant"]
 
 SAMPLE_RATE = 1000
 """Hz: with a hop of 20 samples, 50 frames a second."""

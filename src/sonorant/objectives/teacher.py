@@ -15,7 +15,7 @@ from torch import nn
 from sonorant.core.config import at_least, within
 from sonorant.objectives.steps import StepCounter
 
-__all__ = ["Teacher", "ramp"]
+__all__ = ["Teacher", "decay_fields", "ramp"]
 
 
 def ramp(start: float, end: float, steps: int) -> Callable[[int], float]:
