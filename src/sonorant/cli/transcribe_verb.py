@@ -1,6 +1,7 @@
 """Audio files → text, JSON, SRT, VTT or CTM.
 
   sonorant transcribe a.wav --model runs/conformer_ctc-toy
+  sonorant transcribe a.wav --model facebook/wav2vec2-base-960h
   sonorant transcribe *.mp3 --model export --format srt --out captions/
   sonorant transcribe a.wav --model export --hot-word sonorant=4
 
@@ -25,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="wav, flac, ogg, opus, mp3; with the extra `audio` also video"
     )
-    parser.add_argument("--model", required=True, help="an export, a checkpoint, or the folder of a run")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="an export, a checkpoint, the folder of a run, or a CTC model of transformers: its folder or name",
+    )
     parser.add_argument("--format", choices=list(FORMATS), default="text")
     parser.add_argument("--out", type=Path, help="folder for one file each; standard output without it")
     parser.add_argument("--lm", type=Path, help="ARPA file in place of the export's language model")

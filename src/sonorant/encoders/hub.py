@@ -15,7 +15,16 @@ from sonorant.core.optional import require
 from sonorant.encoders.convert import Weights
 from sonorant.encoders.pickled import read_pickled
 
-__all__ = ["CONFIG", "find_folder", "hub_folder", "read_features", "read_json", "read_weights", "write_folder"]
+__all__ = [
+    "CONFIG",
+    "find_folder",
+    "hub_folder",
+    "hub_name",
+    "read_features",
+    "read_json",
+    "read_weights",
+    "write_folder",
+]
 
 log = logging.getLogger("sonorant")
 CONFIG = "config.json"
@@ -33,12 +42,17 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
-    if not _NAME.fullmatch(str(name)):
+    if not hub_name(name):
         raise CheckpointError(
             f"no folder or file {name}, and it is no name on the hub either: those read owner/model, such as "
             "facebook/hubert-base-ls960"
         )
     return hub_folder(str(name), revision)
+
+
+def hub_name(name: str | Path) -> bool:
+    """Whether it could be a name on the hub: owner/model."""
+    return _NAME.fullmatch(str(name)) is not None
 
 
 def hub_folder(name: str, revision: str | None = None) -> Path:

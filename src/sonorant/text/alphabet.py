@@ -19,8 +19,9 @@ class Alphabet:
 
     `symbols` are given without the blank, which is put at 0. `unit`: "char" (every code point; any run of white space
     is the symbol `space`), "phone" or "word" (white space parts the symbols and is none). A word alphabet may name
-    a symbol `unknown` that stands for every other word. Raises `ConfigError` for an empty vocabulary, a
-    doubled symbol, or one that its unit cannot hold.
+    a symbol `unknown` that stands for every other word. `special` are those of the symbols that no text is encoded to, such
+    as the marks of sentences in vocabularies of other toolkits; they may be of any length. Raises `ConfigError` for an
+    empty vocabulary, a doubled symbol, or one that its unit cannot hold.
 
     >>> alphabet = Alphabet.build(["hello you"])
     >>> alphabet.symbols
@@ -31,12 +32,21 @@ class Alphabet:
 
     kind = "alphabet"
 
-    def __init__(self, symbols: Iterable[str], unit: Unit = "char", *, space: str = "|", unknown: str = "") -> None:
+    def __init__(
+        self,
+        symbols: Iterable[str],
+        unit: Unit = "char",
+        *,
+        space: str = "|",
+        unknown: str = "",
+        special: Iterable[str] = (),
+    ) -> None:
         one_of("unit", unit, ("char", "phone", "word"))
         self.unit, self.space, self.unknown = unit, space if unit == "char" else "", unknown
         self.symbols: tuple[str, ...] = (BLANK, *symbols)
+        self.special = tuple(special)
         self._check()
-        self._ids = {symbol: index for index, symbol in enumerate(self.symbols) if index}
+        self._ids = {symbol: index for index, symbol in enumerate(self.symbols) if index and symbol not in self.special}
 
     @classmethod
     def build(
@@ -114,17 +124,19 @@ class Alphabet:
             "space": self.space,
             "unknown": self.unknown,
             "symbols": list(self.symbols[1:]),
+            **({"special": list(self.special)} if self.special else {}),
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Alphabet":
-        return cls(plain["symbols"], plain["unit"], space=plain["space"], unknown=plain["unknown"])
+        special = plain.get("special", ())
+        return cls(plain["symbols"], plain["unit"], space=plain["space"], unknown=plain["unknown"], special=special)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Alphabet) and self.to_plain() == other.to_plain()
 
     def __hash__(self) -> int:
-        return hash((self.symbols, self.unit, self.space, self.unknown))
+        return hash((self.symbols, self.unit, self.space, self.unknown, self.special))
 
     def __repr__(self) -> str:
         return f"Alphabet({self.vocab_size} {self.unit}s with blank)"
@@ -152,10 +164,13 @@ class Alphabet:
             raise ConfigError(f"symbols of an alphabet must differ, got twice: {', '.join(map(shown, doubled))}")
         if self.unknown and self.unknown not in self.symbols:
             raise ConfigError(f"unknown={self.unknown!r} must be one of the symbols")
+        absent = [symbol for symbol in self.special if symbol not in self.symbols]
+        if absent:
+            raise ConfigError(f"special={absent[0]!r} must be one of the symbols")
         for symbol in self.symbols[1:]:
             if not symbol or any(char.isspace() for char in symbol):
                 raise ConfigError(f"a symbol must not be empty or hold white space, got {symbol!r}")
-            if self.unit == "char" and len(symbol) > 1 and symbol not in (self.space, self.unknown):
+            if self.unit == "char" and len(symbol) > 1 and symbol not in (self.space, self.unknown, *self.special):
                 raise ConfigError(
                     f"a character alphabet holds single characters, got {symbol!r}; unit='phone' or 'word'?"
                 )

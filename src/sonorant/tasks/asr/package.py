@@ -5,7 +5,8 @@
       lm.arpa           language model, where there is one
       decoder.json      how to search with it
 
-`open_transcriber` also takes a bare checkpoint, or the folder of a run (whose `export/` it finds).
+`open_transcriber` also takes a bare checkpoint, the folder of a run (whose `export/` it finds), and CTC models of
+transformers.
 """
 
 import json
@@ -19,6 +20,7 @@ from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
 from sonorant.core.files import atomic_folder
 from sonorant.decoding.arpa import arpa_words
 from sonorant.decoding.ctc_beam import BeamOptions, CtcBeam
+from sonorant.tasks.asr.foreign import is_foreign, load_foreign_recogniser
 from sonorant.tasks.asr.model import load_recogniser
 from sonorant.tasks.asr.pronunciation import knowing
 from sonorant.tasks.asr.transcriber import Transcriber, Windows
@@ -113,10 +115,10 @@ def open_transcriber(
     windows: Windows | None = None,
     **options: Any,
 ) -> Transcriber:
-    """A transcriber from an export, a checkpoint, or the folder of a run.
+    """A transcriber from an export, a checkpoint, the folder of a run, or a CTC model of transformers.
 
     Args:
-        folder: where.
+        folder: where; or a name on the hub.
         lm: ARPA file that takes the place of the export's own.
         greedy: no search, no language model.
         hot_words: word or phrase → bonus.
@@ -126,8 +128,11 @@ def open_transcriber(
     Raises:
         CheckpointError: no recogniser there.
     """
-    place = find_recogniser(folder)
-    model = load_recogniser(checkpoint_in(place))
+    if is_foreign(folder):
+        place, model = Path(folder), load_foreign_recogniser(folder)
+    else:
+        place = find_recogniser(folder)
+        model = load_recogniser(checkpoint_in(place))
     if greedy:
         return Transcriber(model, None, windows)
     own = place / LM
@@ -153,7 +158,9 @@ def find_recogniser(folder: str | Path) -> Path:
         if (place / META_FILE).is_file() or (place / MODEL / META_FILE).is_file():
             return place
     if not folder.exists():
-        raise CheckpointError(f"no folder {folder}: --model takes an export, a checkpoint, or the folder of a run")
+        raise CheckpointError(
+            f"no folder {folder}: --model takes an export, a checkpoint, the folder of a run, or owner/model of the hub"
+        )
     raise CheckpointError(
         f"no recogniser in {folder}: expected {META_FILE}, {MODEL}/ or export/ there; {_listing(folder)}"
     )

@@ -1,0 +1,142 @@
+"""CTC models of transformers as our recogniser: folders and names on the hub, with their vocabulary and normalisation.
+
+    model = load_foreign_recogniser("facebook/wav2vec2-base-960h")
+    save_recogniser(model, "mine")
+
+`open_transcriber`, and with it `sonorant transcribe --model`, takes the same names.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonorant.core.checkpoint import META_FILE, load_weights
+from sonorant.core.config import to_plain
+from sonorant.core.errors import CheckpointError, ConfigError
+from sonorant.encoders.checkpoint import describe_config
+from sonorant.encoders.convert import Foreign
+from sonorant.encoders.hub import CONFIG, find_folder, hub_name, read_json
+from sonorant.encoders.load import foreign_of, read_hugging_face
+from sonorant.tasks.asr.model import CtcConfig, CtcRecogniser, FeatureConfig
+from sonorant.tasks.asr.waveform import WaveformEncoderConfig
+from sonorant.text.alphabet import Alphabet
+
+__all__ = ["ctc_alphabet", "is_foreign", "load_foreign_recogniser"]
+
+
+def is_foreign(name: str | Path) -> bool:
+    """Whether a recogniser is transformers': a folder with its `config.json`, or a name on the hub."""
+    if Path(name).is_dir():
+        return (Path(name) / CONFIG).is_file() and not (Path(name) / META_FILE).is_file()
+    # A run's folder that is spelt wrong looks like a name too, but what it should lie in is here.
+    return not Path(name).exists() and hub_name(name) and not Path(name).parent.is_dir()
+
+
+def load_foreign_recogniser(name: str | Path, revision: str | None = None) -> CtcRecogniser:
+    """A recogniser in `eval()` from a CTC model of transformers.
+
+    Args:
+        name: folder, or owner/model on the hub (extra `hub`).
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        CheckpointError: nothing there, no CTC model, or keys that no table knows.
+        ConfigError: an architecture or a vocabulary that we lack.
+    """
+    folder = find_folder(name, revision)
+    values = read_json(folder / CONFIG)
+    kind = foreign_of(str(values.get("model_type")))
+    encoder, found, heads = read_hugging_face(folder)
+    if getattr(encoder, "sample_rate", None) is None:
+        raise ConfigError(
+            f"{name}: a recogniser on the features of a {kind.name} is not known here; load_encoder reads it"
+        )
+    weight, bias = _head(kind, heads, folder)
+    blank = values.get("pad_token_id", 0)
+    alphabet, order = ctc_alphabet(folder, len(weight), blank)
+    rate = encoder.sample_rate
+    features = FeatureConfig(kind="waveform", sample_rate=rate, dim=1, hop=1 / rate, normalise="none")
+    options = WaveformEncoderConfig(encoder=describe_config(encoder), input_frame_rate=float(rate))
+    model = CtcRecogniser(CtcConfig(features=features, encoder="waveform", encoder_options=to_plain(options)), alphabet)
+    load_weights(model.encoder.inner, found.weights, where=str(name))
+    with torch.no_grad():
+        model.head.weight.copy_(weight[order])
+        model.head.bias.copy_(bias[order])
+    return model.eval()
+
+
+def _head(kind: Foreign, heads: Mapping[str, Tensor], folder: Path) -> tuple[Tensor, Tensor]:
+    weight, bias = heads.get(f"{kind.head}.weight"), heads.get(f"{kind.head}.bias")
+    if weight is None or bias is None:
+        raise CheckpointError(
+            f"{folder} holds a {kind.name} without a CTC head ({kind.head}); a recogniser is a {kind.ctc}, and load_encoder "
+            "reads the encoder alone"
+        )
+    return weight.flatten(1), bias  # a kernel of one frame is a matrix
+
+
+def ctc_alphabet(folder: Path, size: int, blank: int) -> tuple[Alphabet, list[int]]:
+    """The vocabulary of a CTC model, and for each of our ids theirs: the blank, which is theirs of padding, comes first.
+
+    Args:
+        folder: with `vocab.json`, and `tokenizer_config.json` where it has one.
+        size: rows of the head.
+        blank: their id of it, unless the vocabulary says another.
+
+    Raises:
+        ConfigError: a vocabulary that is no list of letters or phones, or of another size.
+        CheckpointError: none there, or a damaged one.
+    """
+    ids = read_json(folder / "vocab.json")
+    told = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    if any(isinstance(value, dict) for value in ids.values()):
+        language = told.get("target_lang") or next(iter(ids))
+        ids = ids[language]
+    by_id = {index: symbol for symbol, index in {**ids, **_added(folder)}.items()}
+    names = {name: _text(told.get(name, default)) for name, default in _NAMES.items()}
+    blank = next((index for index, symbol in by_id.items() if symbol == names["pad_token"]), blank)
+    missing = [index for index in range(size) if index not in by_id and index != blank]
+    if missing:
+        raise ConfigError(f"{folder}: the head has {size} rows and the vocabulary no symbol for row {missing[0]}")
+    order = [blank, *(index for index in range(size) if index != blank)]
+    phones = "Phoneme" in str(told.get("tokenizer_class", ""))
+    special = {names["bos_token"], names["eos_token"], names["unk_token"], *_added(folder)}
+    return _alphabet(
+        [by_id[index] for index in order[1:]], names, special, phones, bool(told.get("do_lower_case"))
+    ), order
+
+
+_NAMES = {
+    "pad_token": "<pad>",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "word_delimiter_token": "|",
+}
+
+
+def _alphabet(symbols: list[str], names: Mapping[str, str], special: set[str], phones: bool, lower: bool) -> Alphabet:
+    space = names["word_delimiter_token"]
+    if not phones and space.isspace() and space in symbols:
+        # Here no symbol is a space itself; the usual bar stands for it.
+        symbols = ["|" if symbol == space else symbol for symbol in symbols]
+        space = "|"
+    kept = [symbol for symbol in symbols if symbol in special]
+    if lower:
+        symbols = [symbol if symbol in special else symbol.lower() for symbol in symbols]
+    if phones:
+        return Alphabet(symbols, "phone", special=kept)
+    return Alphabet(symbols, "char", space=space if space in symbols else "|", special=kept)
+
+
+def _added(folder: Path) -> dict[str, int]:
+    file = folder / "added_tokens.json"
+    return {symbol: int(index) for symbol, index in read_json(file).items()} if file.is_file() else {}
+
+
+def _text(value: Any) -> str:
+    """A token, which newer files wrap together with how it is stripped."""
+    return str(value.get("content", "")) if isinstance(value, Mapping) else str(value or "")

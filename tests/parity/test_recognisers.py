@@ -1,0 +1,136 @@
+"""CTC models of transformers, built tiny and random, as our recogniser: logits and transcripts are theirs."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sonorant.audio.io import read_audio, write_audio
+from sonorant.cli.main import main
+from sonorant.core.errors import CheckpointError, ConfigError
+from sonorant.encoders.load import save_pretrained
+from sonorant.tasks.asr.foreign import is_foreign, load_foreign_recogniser
+from sonorant.tasks.asr.model import load_recogniser, save_recogniser
+from sonorant.tasks.asr.package import open_transcriber
+
+transformers = pytest.importorskip("transformers")
+
+SETTINGS: dict[str, Any] = {
+    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (8,) * 4,
+    "conv_kernel": (10, 3, 3, 2), "conv_stride": (5, 4, 4, 4), "num_feat_extract_layers": 4, "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2, "initializer_range": 0.5, "vocab_size": 14,
+}  # fmt: skip
+VOCABULARY = {symbol: index for index, symbol in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGH'"])}
+KINDS = {
+    "Wav2Vec2": {},
+    "Hubert": {"do_stable_layer_norm": True, "feat_extract_norm": "layer"},
+    "WavLM": {"num_buckets": 16, "max_bucket_distance": 20},
+    "UniSpeechSat": {},
+    "Data2VecAudio": {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 2},
+}
+
+
+def made(folder: Path, kind: str = "Wav2Vec2", vocabulary: dict[str, int] = VOCABULARY, **token_options: Any) -> Any:
+    """A folder as the hub has it; returns their model and processor."""
+    model = getattr(transformers, f"{kind}ForCTC")
+    blank = vocabulary["<pad>"]
+    torch.manual_seed(0)
+    theirs = model(model.config_class(**{**SETTINGS, **KINDS[kind]}, pad_token_id=blank)).eval()
+    # Frames of random networks are much alike: what they have in common is taken out, so that transcripts vary.
+    theirs.lm_head.bias.data -= theirs(sound(2.0)[None]).logits.detach().mean((0, 1))
+    theirs.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), **token_options)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
+    processor = transformers.Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
+    processor.save_pretrained(folder)
+    return theirs, processor
+
+
+def sound(seconds: float) -> torch.Tensor:
+    """A gliding tone that comes and goes, with some noise."""
+    time = torch.arange(round(16000 * seconds)) / 16000
+    noise = torch.randn(len(time), generator=torch.Generator().manual_seed(1))
+    return (
+        0.3 * torch.sin(2000 * time * (1 + time)) * torch.sin(9 * time) + 0.05 * noise * torch.sin(5 * time)
+    ).float()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_and_transcripts_are_theirs(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs, processor = made(tmp_path / "model", kind)
+    write_audio(tmp_path / "a.wav", sound(2.0), 16000)
+    waveform = read_audio(tmp_path / "a.wav").waveform.reshape(-1)
+    inputs = processor(np.asarray(waveform), sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        logits = theirs(inputs.input_values).logits
+    model = load_foreign_recogniser(tmp_path / "model")
+    lengths = torch.tensor([len(waveform)])
+    with torch.no_grad():
+        features = model.features(waveform[None], lengths)
+        own = model.head(model.encoder(features.values, features.lengths).values)
+    torch.testing.assert_close(own, logits, atol=1e-4, rtol=0)
+    expected = processor.batch_decode(logits.argmax(-1))[0]
+    assert len(set(logits.argmax(-1)[0].tolist())) > 3
+    found = open_transcriber(tmp_path / "model", greedy=True).transcribe(tmp_path / "a.wav")
+    assert found.text == " ".join(expected.split())
+    assert main(["transcribe", str(tmp_path / "a.wav"), "--model", str(tmp_path / "model"), "--greedy"]) == 0
+    assert found.text in capsys.readouterr().out
+    assert math.isclose(model.frame_rate, 16000 / 320)
+
+
+def test_a_blank_that_is_not_the_first(tmp_path: Path) -> None:
+    symbols = [*"abcdefgh", " ", "<unk>", "<s>", "</s>", "'", "<pad>"]
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
+    theirs, processor = made(tmp_path / "model", vocabulary=vocabulary, word_delimiter_token=" ")
+    model = load_foreign_recogniser(tmp_path / "model")
+    assert model.tokenizer.symbols[:3] == ("<blank>", "a", "b")
+    assert model.tokenizer.word_boundary == "|"
+    assert model.tokenizer.encode("bad a") == [2, 1, 4, 9, 1]
+    assert model.tokenizer.uncovered(["<s>"]).keys() == {"<", "s", ">"}
+    waveform = sound(1.5)
+    inputs = processor(np.asarray(waveform), sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        logits = theirs(inputs.input_values).logits
+        scores, _ = model(waveform[None], torch.tensor([len(waveform)]))
+    torch.testing.assert_close(scores, logits.log_softmax(-1)[..., [13, *range(13)]], atol=1e-4, rtol=1e-4)
+
+
+def test_letters_of_the_other_case_and_a_copy_of_our_own(tmp_path: Path) -> None:
+    made(tmp_path / "model", do_lower_case=True)
+    model = load_foreign_recogniser(tmp_path / "model")
+    assert model.tokenizer.encode("bad 'a") == [6, 5, 8, 4, 13, 5]
+    assert is_foreign(tmp_path / "model")
+    save_recogniser(model, tmp_path / "ours")
+    assert not is_foreign(tmp_path / "ours")
+    again = load_recogniser(tmp_path / "ours")
+    assert again.tokenizer == model.tokenizer
+    waveform, lengths = sound(1.0)[None], torch.tensor([16000])
+    with torch.no_grad():
+        assert torch.equal(again(waveform, lengths).values, model(waveform, lengths).values)
+
+
+def test_what_is_no_recogniser_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "model")
+    model: Any = load_foreign_recogniser(tmp_path / "model").encoder
+    save_pretrained(model.inner, tmp_path / "bare", "huggingface")
+    with pytest.raises(CheckpointError, match=r"without a CTC head \(lm_head\).* Wav2Vec2ForCTC"):
+        load_foreign_recogniser(tmp_path / "bare")
+    vocabulary = dict(VOCABULARY)
+    del vocabulary["H"]
+    (tmp_path / "model" / "vocab.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(ConfigError, match="the head has 14 rows and the vocabulary no symbol for row 12"):
+        load_foreign_recogniser(tmp_path / "model")
+    (tmp_path / "model" / "vocab.json").write_text(json.dumps({**vocabulary, "ch": 12}))
+    with pytest.raises(ConfigError, match="holds single characters, got 'ch'"):
+        load_foreign_recogniser(tmp_path / "model")
+    (tmp_path / "model" / "vocab.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no vocab.json in"):
+        load_foreign_recogniser(tmp_path / "model")
+    assert is_foreign("someone/model")
+    (tmp_path / "runs").mkdir()
+    assert not is_foreign(tmp_path / "runs" / "misspelt")
