@@ -58,6 +58,9 @@ ENCODERS: dict[str, str] = {
     "sparseformer_tiny": "sonorant.encoders.sparseformer:sparseformer_tiny",
     "sparseformer_deep": "sonorant.encoders.sparseformer:sparseformer_deep",
     "sparseformer_wide": "sonorant.encoders.sparseformer:sparseformer_wide",
+    "wav2vec2_conformer_large_rel_pos": "sonorant.encoders.wav2vec2_conformer:wav2vec2_conformer_large_rel_pos",
+    "wav2vec2_conformer_large_rope": "sonorant.encoders.wav2vec2_conformer:wav2vec2_conformer_large_rope",
+    "wav2vec2_conformer_tiny": "sonorant.encoders.wav2vec2_conformer:wav2vec2_conformer_tiny",
     "sew_tiny": "sonorant.encoders.sew:sew_tiny",
     "sew_small": "sonorant.encoders.sew:sew_small",
     "sew_mid": "sonorant.encoders.sew:sew_mid",
@@ -106,6 +109,8 @@ ENCODERS: dict[str, str] = {
     "dasheng_base": "sonorant.encoders.dasheng:dasheng_base",
     "dasheng_06b": "sonorant.encoders.dasheng:dasheng_06b",
     "dasheng_12b": "sonorant.encoders.dasheng:dasheng_12b",
+    "beats_tiny": "sonorant.encoders.beats:beats_tiny",
+    "beats_base": "sonorant.encoders.beats:beats_base",
 }
 """Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
 
