@@ -13,7 +13,14 @@ from sonorant.nn.squeezeformer import TimeRecovery, TimeReduction
 SMALL = {"dim": 24, "num_layers": 4, "num_heads": 2, "ffn_dim": 32, "kernel_size": 5, "dropout": 0.1, "input_dim": 40}
 CASES = {
     "squeezeformer_tiny": {**SMALL, "channels": 8},
-    "squeezeformer_xsmall": {**SMALL, "channels": 8, "norm": "batch", "position": "rotary"},
+    "squeezeformer_xsmall": {
+        **SMALL,
+        "channels": 8,
+        "num_layers": 3,
+        "reduce_after": 1,
+        "norm": "batch",
+        "position": "rotary",
+    },
     "squeezeformer_small": {**SMALL, "channels": 8, "num_layers": 1},
     "squeezeformer_small_medium": {**SMALL, "channels": 8, "reduce_after": 0, "position": "none"},
     "squeezeformer_medium": {**SMALL, "channels": 8, "num_layers": 3, "norm": "rms"},
