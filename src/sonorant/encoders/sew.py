@@ -69,7 +69,9 @@ class Squeeze(nn.Module):
         super().__init__()
         self.factor = config.squeeze
         kernel, groups = config.position_kernel, config.position_groups
-        conv = nn.Conv1d(config.dim, config.dim, kernel, config.squeeze, kernel // 2, groups=groups)
+        # Half a kernel of zeros in front of the first frame; behind the last, what gives as many frames as the means have.
+        self.around = (kernel // 2, kernel - kernel // 2 - config.squeeze)
+        conv = nn.Conv1d(config.dim, config.dim, kernel, config.squeeze, groups=groups)
         nn.init.normal_(conv.weight, std=(4.0 / (kernel * config.dim)) ** 0.5)
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
@@ -79,10 +81,11 @@ class Squeeze(nn.Module):
         values = zero_padding(features.values, features.lengths)
         # Too short for one frame: zeros are cut off again by the lengths.
         values = nn.functional.pad(values, (0, 0, 0, torch.sym_max(0, self.factor - values.shape[1])))
-        count = values.shape[1] // self.factor
-        means = values[:, : count * self.factor].unflatten(1, (count, self.factor)).mean(2)
-        positions = nn.functional.gelu(self.conv(values.transpose(1, 2))).transpose(1, 2)[:, :count]
-        return Features(zero_padding(means + positions, lengths), lengths, features.frame_rate / self.factor)
+        channels = values.transpose(1, 2)
+        means = nn.functional.avg_pool1d(channels, self.factor)
+        positions = nn.functional.gelu(self.conv(nn.functional.pad(channels, self.around)))
+        squeezed = (means + positions).transpose(1, 2)
+        return Features(zero_padding(squeezed, lengths), lengths, features.frame_rate / self.factor)
 
 
 class Unsqueeze(nn.Module):
@@ -99,8 +102,8 @@ class Unsqueeze(nn.Module):
         """As many frames as `like` has, the last ones of an item that could not be squeezed being zeros."""
         values = nn.functional.gelu(self.project(features.values)).unflatten(-1, (self.factor, -1)).flatten(1, 2)
         values = zero_padding(values, features.lengths * self.factor)
-        missing = torch.sym_max(0, like.values.shape[1] - values.shape[1])
-        values = nn.functional.pad(values, (0, 0, 0, missing))[:, : like.values.shape[1]]
+        # Padded whether or not frames are missing, so that an exported program has no branch here.
+        values = nn.functional.pad(values, (0, 0, 0, self.factor))[:, : like.values.shape[1]]
         return Features(values, like.lengths, like.frame_rate)
 
 
