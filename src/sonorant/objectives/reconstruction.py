@@ -241,8 +241,12 @@ def _gumbel(dim: int, config: ReconstructionConfig) -> Quantizer:
         raise ConfigError(f"num_groups must divide the encoder's width, got {config.num_groups} and {dim}")
     width = dim // config.num_groups
     groups = [GumbelCodebook(width, config.num_codes, 1, diversity=config.diversity) for _ in range(config.num_groups)]
+    bound = config.num_codes**-0.5
     for group in groups:
         group.temperature = config.temperature
+        # As the authors begin: logits near 0, so that all codes are drawn at first, and entries around 0.
+        group.logits[-1].reset_parameters()  # type: ignore[operator]
+        nn.init.uniform_(group.entries, -bound, bound)
     return Quantizer(Product(groups))
 
 
