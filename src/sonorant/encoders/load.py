@@ -41,12 +41,16 @@ HUGGING_FACE: dict[str, str] = {
     "data2vec-audio": f"{_KEYS}.wav2vec2:DATA2VEC_AUDIO",
     "whisper": f"{_KEYS}.whisper:WHISPER",
     "sew": f"{_KEYS}.sew:SEW",
+    "wav2vec2-conformer": f"{_KEYS}.wav2vec2_conformer:WAV2VEC2_CONFORMER",
+    "audio-spectrogram-transformer": f"{_KEYS}.patch:AST",
     "parakeet_encoder": f"{_KEYS}.parakeet:PARAKEET",
     "parakeet_ctc": f"{_KEYS}.parakeet:PARAKEET_CTC",
 }
 """transformers' `model_type` → its `Foreign`. An encoder of ours is written as the first that has its variant."""
 
-ORIGINAL: tuple[str, ...] = (f"{_KEYS}.fairseq", f"{_KEYS}.cpc", f"{_KEYS}.tera", f"{_KEYS}.whisper")
+ORIGINAL: tuple[str, ...] = tuple(
+    f"{_KEYS}.{name}" for name in ("fairseq", "cpc", "tera", "whisper", "beats", "dasheng")
+)
 """Modules that know files of other toolkits: `read(content, where)` gives `(configuration, Converted)`, or None if it is none
 of theirs."""
 
@@ -75,8 +79,8 @@ def load_encoder(
 
     Args:
         name: a folder that `save_pretrained` or a pre-training wrote; a folder of transformers; a file of fairseq, WavLM,
-            UniSpeech-SAT, Whisper, CPC_audio or s3prl; or a name on the hub (extra `hub`), which is looked for in its
-            cache first.
+            UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio or s3prl; or a name on the hub (extra `hub`), which is looked
+            for in its cache first.
         layers: only so many of the first layers.
         revision: branch, tag or commit on the hub.
         device: where it goes.
@@ -159,7 +163,8 @@ def _original(file: Path) -> tuple[Any, Converted]:
             return found  # type: ignore[no-any-return]
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
     raise CheckpointError(
-        f"{file} is of no toolkit that is known here (fairseq, WavLM, UniSpeech-SAT, Whisper, CPC_audio, s3prl); it holds "
+        f"{file} is of no toolkit that is known here (fairseq, WavLM, UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio, s3prl); it "
+        "holds "
         f"{keys}"
     )
 
