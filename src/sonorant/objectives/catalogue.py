@@ -39,6 +39,9 @@ OBJECTIVES: dict[str, str] = {
     "mae": "sonorant.objectives.reconstruction:mae_objective",
     "pase": "sonorant.objectives.pase:pase_objective",
     "pase_toy": "sonorant.objectives.pase:pase_toy_objective",
+    "audio_mae": "sonorant.objectives.masked_patches:audio_mae_objective",
+    "msm_mae": "sonorant.objectives.masked_patches:msm_mae_objective",
+    "dasheng": "sonorant.objectives.masked_patches:dasheng_objective",
 }
 """Name → "module:preset"; keyword arguments of the preset replace fields of the configuration."""
 
