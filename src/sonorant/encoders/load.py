@@ -162,11 +162,8 @@ def _original(file: Path) -> tuple[Any, Converted]:
         if found is not None:
             return found  # type: ignore[no-any-return]
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
-    raise CheckpointError(
-        f"{file} is of no toolkit that is known here (fairseq, WavLM, UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio, s3prl); it "
-        "holds "
-        f"{keys}"
-    )
+    known = "fairseq, WavLM, UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio, s3prl"
+    raise CheckpointError(f"{file} is of no toolkit that is known here ({known}); it holds {keys}")
 
 
 # --- fewer layers -----------------------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from sonorant.encoders.beats import BeatsConfig, beats_base
-from sonorant.encoders.convert import Change, KeyTable, check_fixed
+from sonorant.encoders.convert import Change, Converted, KeyTable, check_fixed
 from sonorant.encoders.keys.wav2vec2 import PER_HEAD
+from sonorant.encoders.pickled import plain
 
-__all__ = ["beats_table", "read_beats", "with_shared_bias", "write_beats"]
+__all__ = ["beats_table", "read", "read_beats", "with_shared_bias", "write_beats"]
 
 _LAYER, _OURS = "encoder.layers.{}.", "stack.blocks.{}."
 
@@ -105,3 +106,17 @@ def write_beats(config: BeatsConfig) -> dict[str, Any]:
     """The inverse of `read_beats`."""
     own = {name: getattr(config, field) for name, field in _FIELDS.items()}
     return {"input_patch_size": config.patch[0], **_FIXED, **own}
+
+
+def read(content: Any, where: str) -> tuple[BeatsConfig, Converted] | None:
+    """Configuration and weights of a file's content; None if it is no BEATs.
+
+    Raises:
+        CheckpointError: a key that no row knows.
+        ConfigError: a variant that we do not have.
+    """
+    weights = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or "patch_embedding.weight" not in weights or "cfg" not in content:
+        return None
+    config = read_beats(plain(content["cfg"]))
+    return config, beats_table(config).to_ours(weights, where)

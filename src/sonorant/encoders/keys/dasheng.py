@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sonorant.core.errors import ConfigError
-from sonorant.encoders.convert import Change, KeyTable, check_fixed
+from sonorant.encoders.convert import Change, Converted, KeyTable, check_fixed
 from sonorant.encoders.dasheng import dasheng_base
 from sonorant.encoders.keys.patch import VIT_LAYERS
 from sonorant.encoders.patch import PatchConfig
+from sonorant.encoders.pickled import plain
 
-__all__ = ["dasheng_table", "read_dasheng"]
+__all__ = ["dasheng_table", "read", "read_dasheng"]
 
 COLUMNS = Change(lambda tensor: tensor[0, :, 0].mT, lambda tensor: tensor.mT[None, :, None])
 """(1, dim, 1, column) there, (column, dim) here."""
@@ -55,3 +56,17 @@ def read_dasheng(values: Mapping[str, Any]) -> PatchConfig:
         ffn_dim=round(dim * values.get("mlp_ratio", 4)),
         max_columns=values.get("target_length", 1008) // stride[1],
     )
+
+
+def read(content: Any, where: str) -> tuple[PatchConfig, Converted] | None:
+    """Configuration and weights of a file's content; None if it is no Dasheng.
+
+    Raises:
+        CheckpointError: a key that no row knows.
+        ConfigError: a variant that we do not have.
+    """
+    weights = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or "time_pos_embed" not in weights:
+        return None
+    config = read_dasheng(plain(content.get("config") or {}))
+    return config, dasheng_table(config).to_ours(weights, where)

@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from sonorant.core.errors import CheckpointError, ConfigError
-from sonorant.encoders.convert import Change, Converted, KeyTable, check_fixed
+from sonorant.encoders.convert import Change, Converted, Foreign, KeyTable, check_fixed
 from sonorant.encoders.patch import PatchConfig, ast_base
 from sonorant.nn.patches import patch_sinusoids
 
-__all__ = ["ast_table", "audio_mae_table", "check_mae_positions", "read_ast", "write_ast"]
+__all__ = ["AST", "ast_table", "audio_mae_table", "check_mae_positions", "read_ast", "write_ast"]
 
 TOKEN = Change(lambda tensor: tensor.flatten(0, 1), lambda tensor: tensor[None])
 """(1, token, dim) there, (token, dim) here."""
@@ -108,6 +108,19 @@ def write_ast(config: PatchConfig) -> dict[str, Any]:
         "attention_probs_dropout_prob": config.attention_dropout,
     }
 
+
+AST = Foreign(
+    name="audio-spectrogram-transformer",
+    prefixes=("audio_spectrogram_transformer",),
+    read=lambda values, features: read_ast(values),
+    write=write_ast,
+    features=lambda config: {},
+    table=ast_table,
+    config=PatchConfig,
+    architecture="ASTModel",
+    heads={"classifier.*": "head of a classifier"},
+    spare=lambda config: {},
+)
 
 VIT_LAYERS: list[tuple[str, str]] = [
     ("blocks.{}.norm1.{}", "stack.blocks.{}.attention_norm.{}"),

@@ -1,5 +1,6 @@
 """wav2vec 2.0 Conformers in transformers ↔ our `Wav2Vec2Conformer`."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,6 +96,8 @@ def _write(config: Wav2Vec2ConformerConfig) -> dict[str, Any]:
         "conv_depthwise_kernel_size": config.kernel_size,
         "position_embeddings_type": None if config.position == "none" else config.position,
         "attention_dropout": config.attention_dropout,
+        # Of the convolution that is never used, whose groups must divide its width all the same.
+        "num_conv_pos_embedding_groups": math.gcd(config.dim, 16),
         **dict.fromkeys(dropouts, config.dropout),
     }
 
