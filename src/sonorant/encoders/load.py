@@ -41,6 +41,7 @@ HUGGING_FACE: dict[str, str] = {
     "data2vec-audio": f"{_KEYS}.wav2vec2:DATA2VEC_AUDIO",
     "whisper": f"{_KEYS}.whisper:WHISPER",
     "sew": f"{_KEYS}.sew:SEW",
+    "wav2vec2-bert": f"{_KEYS}.w2v_bert:W2V_BERT",
     "wav2vec2-conformer": f"{_KEYS}.wav2vec2_conformer:WAV2VEC2_CONFORMER",
     "audio-spectrogram-transformer": f"{_KEYS}.patch:AST",
     "parakeet_encoder": f"{_KEYS}.parakeet:PARAKEET",

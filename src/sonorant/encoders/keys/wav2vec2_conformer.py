@@ -15,13 +15,14 @@ from sonorant.nn.waveform import WAV2VEC2_LAYERS
 __all__ = ["WAV2VEC2_CONFORMER", "block_rows"]
 
 
-def block_rows(theirs: str, ours: str, dim: int) -> list[Row]:
+def block_rows(theirs: str, ours: str, dim: int, inner_norm: str = "batch_norm") -> list[Row]:
     """Rows of one Conformer block, as this family and w2v-BERT 2.0 write it.
 
     Args:
         theirs: prefix of their names, with `{}` for the block's number.
         ours: prefix of ours.
         dim: width of the blocks. Sines and cosines of distances alternate there and stand in halves here.
+        inner_norm: their name of the norm inside the convolution module.
     """
     attention, convolution = ours + "attention.", ours + "convolution."
     return [
@@ -39,7 +40,7 @@ def block_rows(theirs: str, ours: str, dim: int) -> list[Row]:
         (theirs + "conv_module.layer_norm.{}", convolution + "norm.{}"),
         (theirs + "conv_module.pointwise_conv1.weight", convolution + "expand.weight", POINTWISE),
         (theirs + "conv_module.depthwise_conv.weight", convolution + "depthwise.weight"),
-        (theirs + "conv_module.batch_norm.{}", convolution + "inner_norm.{}"),
+        (theirs + f"conv_module.{inner_norm}." + "{}", convolution + "inner_norm.{}"),
         (theirs + "conv_module.pointwise_conv2.weight", convolution + "contract.weight", POINTWISE),
         (theirs + "ffn2_layer_norm.{}", ours + "second_ffn.0.{}"),
         (theirs + "ffn2.intermediate_dense.{}", ours + "second_ffn.1.{}"),
