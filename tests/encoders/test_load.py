@@ -283,6 +283,53 @@ def test_wav2vec_whisper_and_cpc_files(tmp_path: Path) -> None:
         load_encoder(tmp_path / "other.pt")
 
 
+def test_files_of_encoders_over_patches(tmp_path: Path) -> None:
+    from sonorant.encoders.keys.beats import beats_table, with_shared_bias, write_beats
+    from sonorant.encoders.keys.dasheng import dasheng_table
+
+    beats: Any = build_encoder("beats_tiny", num_layers=2)
+    weights = with_shared_bias(beats_table(beats.config).to_theirs(beats.state_dict()), beats.config)
+    torch.save({"cfg": write_beats(beats.config), "model": weights}, tmp_path / "BEATs.pt")
+    loaded = read_encoder(tmp_path / "BEATs.pt")
+    assert all(torch.equal(loaded.encoder.state_dict()[name], tensor) for name, tensor in beats.state_dict().items())
+    size = {
+        "embed_dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "target_length": 40,
+        "patch_size": [64, 4],
+        "patch_stride": [64, 4],
+    }
+    dasheng: Any = build_encoder("dasheng_base", dim=16, num_layers=1, num_heads=2, ffn_dim=64, max_columns=10)
+    weights = dasheng_table(dasheng.config).to_theirs(dasheng.state_dict())
+    torch.save({"model": weights, "config": size}, tmp_path / "dasheng.pt")
+    assert same(load_encoder(tmp_path / "dasheng.pt"), dasheng)
+
+
+def test_fairseqs_names_as_its_files_have_them() -> None:
+    """Written out, not made from the table."""
+    convs = [f"feature_extractor.conv_layers.{i}.0.weight" for i in range(3)]
+    layer = [f"self_attn.{part}_proj" for part in "qkv"] + ["self_attn.out_proj", "self_attn_layer_norm", "fc1", "fc2"]
+    linear = [
+        "feature_extractor.conv_layers.0.2", "layer_norm", "post_extract_proj", "encoder.layer_norm",
+        *(f"encoder.layers.0.{name}" for name in [*layer, "final_layer_norm"]),
+    ]  # fmt: skip
+    names = {
+        *convs,
+        "mask_emb",
+        "encoder.pos_conv.0.weight_g",
+        "encoder.pos_conv.0.weight_v",
+        "encoder.pos_conv.0.bias",
+    }
+    names |= {f"{name}.{part}" for name in linear for part in ("weight", "bias")}
+    assert set(under_fairseq_names(tiny(num_layers=1))) == names
+    more = {"relative_attention_bias.weight", "grep_a", "grep_linear.weight", "grep_linear.bias"}
+    gated = set(under_fairseq_names(tiny("wavlm_tiny", num_layers=1)))
+    assert gated == names | {f"encoder.layers.0.self_attn.{name}" for name in more}
+    stacked = set(under_fairseq_names(tiny("data2vec_audio_base", num_layers=1, num_heads=2, position_kernel=5)))
+    assert {f"encoder.pos_conv.{i}.0.{part}" for i in range(5) for part in ("weight", "bias")} <= stacked
+
+
 def test_options_are_needed_and_read_without_running_them() -> None:
     assert conv_layers([[4, 3, 2]]) == ((4, 3, 2),)
     for bad in ("__import__('os').getcwd()", "[(512, 10)]", "[(1, 2, 3)] * 99999999", "nonsense ("):

@@ -83,15 +83,13 @@ def read(content: Any, where: str) -> tuple[Any, Converted] | None:
     """
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
         return None
-    weights: Weights = dict(content["model"])
+    weights = _inner(dict(content["model"]))
+    if not any(name.startswith("feature_extractor.conv_layers.0.0.") for name in weights):
+        return None
     model, task = _options(content)
     if any(name.startswith("feature_aggregator.") for name in weights):
         return _wav2vec(model), WAV2VEC.to_ours(weights, where)
-    if not any(name.startswith("feature_extractor.conv_layers.0.0.") for name in _inner(weights)):
-        return None
-    weights = _inner(weights)
-    config = _wav2vec2(model, task, weights)
-    return config, TABLE.to_ours(weights, where)
+    return _wav2vec2(model, task, weights), TABLE.to_ours(weights, where)
 
 
 def _inner(weights: Weights) -> Weights:
