@@ -170,9 +170,21 @@ def gather(
 
 
 def _all_layers(encoder: Any, batch: Batch, layers: Sequence[int] | None) -> tuple[Tensor, list[int]]:
+    """Frames `(layer, batch, frame, dim)` of the chosen layers at the rate of the last, narrow ones with zeros behind."""
     outputs: list[Features] = encoder(batch.waveform, batch.lengths, layers=True)
-    chosen = outputs if layers is None else [outputs[layer] for layer in layers]
-    return torch.stack([output.values for output in chosen]), outputs[-1].lengths.tolist()
+    chosen, last = outputs if layers is None else [outputs[layer] for layer in layers], outputs[-1]
+    width = max(output.values.shape[2] for output in chosen)
+    rows = [nn.functional.pad(_at_rate(output, last), (0, width - output.values.shape[2])) for output in chosen]
+    return torch.stack(rows), last.lengths.tolist()
+
+
+def _at_rate(output: Features, last: Features) -> Tensor:
+    """The frames of a layer of another rate that stand at the times of the last layer's."""
+    ratio = output.frame_rate / last.frame_rate
+    if abs(ratio - 1) < 1e-9:
+        return output.values
+    where = ((torch.arange(last.values.shape[1], dtype=torch.float64) + 0.5) * ratio).floor().long()
+    return output.values[:, where.clamp(max=output.values.shape[1] - 1).to(output.values.device)]
 
 
 def _take(

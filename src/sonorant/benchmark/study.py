@@ -36,13 +36,13 @@ from sonorant.benchmark.protocol import (
     toy_protocol,
 )
 from sonorant.benchmark.workspace import Workspace
-from sonorant.core.checkpoint import checkpoint_digest
+from sonorant.core.checkpoint import checkpoint_digest, load_checkpoint
 from sonorant.core.config import to_plain
 from sonorant.core.lengths import zero_padding
 from sonorant.core.seed import normal
 from sonorant.core.types import Batch, Loss, Score
 from sonorant.data.batches import BatchConfig
-from sonorant.encoders.checkpoint import describe_config, load_trained_encoder
+from sonorant.encoders.checkpoint import KIND, describe_config, load_trained_encoder
 from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front
 from sonorant.encoders.tera import TeraConfig, tera
 from sonorant.train.config import TrainConfig
@@ -193,6 +193,13 @@ class Study:
         """`arm/phone_accuracy`, `arm/speaker_accuracy`, with `_noisy`, and `arm/per`."""
         protocol = self.config.protocol if finetune else replace(self.config.protocol, finetune=None)
         return judge(self.work, arm, encoder, self.corpus, protocol)
+
+    def speed(self, arm: str, encoder: Path) -> list[Score]:
+        """`arm/audio_rate`: seconds of audio that its training went through in a second, as it was measured then."""
+        told = load_checkpoint(encoder, kind=KIND, verify=False).extra["training"]
+        return [
+            Score(f"{arm}/audio_rate", float(told["audio_seconds_per_second"]), "higher", num_items=int(told["steps"]))
+        ]
 
     def references(self) -> list[Score]:
         """The arms `random` (its `per` is the network trained from scratch) and `log_mel`."""

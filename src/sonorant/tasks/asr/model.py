@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.audio.features.cmvn import Cmvn, below_peak, cmvn, without_level
+from sonorant.core.alignment import first_centre
 from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain
 from sonorant.core.errors import CheckpointError, ConfigError, DataError, unknown_name
@@ -193,8 +194,9 @@ class CtcRecogniser(nn.Module):
     @property
     def offset(self) -> float:
         """Seconds from the start of a recording to the middle of what its first frame sees by the front ends."""
-        frames = next(n for n in range(1, 1000) if self.encoder.output_lengths(n) >= 1)
-        return float(self.front_end.geometry.center((frames - 1) / 2, self.sample_rate))
+        # Frames of features that make the first frame of the encoder, counted from 1, have their middle there.
+        middle = first_centre(self.encoder.output_lengths, 1.0, most=1 << 16)
+        return float(self.front_end.geometry.center(middle, self.sample_rate))
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Frames of log probabilities for samples."""
