@@ -5,6 +5,7 @@ import torch
 from tests.contracts.encoders import check_encoder
 
 from sonorant.audio.features.deltas import add_deltas
+from sonorant.audio.features.fbank import Fbank
 from sonorant.audio.features.mfcc import Mfcc
 from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.core.types import Features
@@ -14,11 +15,15 @@ from sonorant.encoders.spectral import (
     FrontConfig,
     OnSpectrum,
     SpectralFront,
+    ast_front,
+    beats_front,
     build,
+    dasheng_front,
     log_mel_front,
     mfcc_front,
     on_spectrum,
     stack_frames,
+    whisper_front,
 )
 
 WAVES = torch.randn(3, 8000, generator=torch.Generator().manual_seed(0))
@@ -106,3 +111,47 @@ def test_only_families_of_the_package_are_stored_and_loaded() -> None:
 
 def test_it_keeps_what_encoders_promise() -> None:
     check_encoder(lambda: OnSpectrum(TINY), input_dim=0, lengths=(6100, 8333, 4000, 5700), dynamic=False)
+
+
+# --- fronts that published encoders were trained on -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", [whisper_front(), whisper_front(128), ast_front(), beats_front(), dasheng_front()])
+def test_published_fronts_are_fitted_to_their_encoders(base: FrontConfig) -> None:
+    encoder = OnSpectrum(on_spectrum(conformer_tiny(), base)).eval()
+    assert encoder.encoder.config.input_dim == base.dim
+    waves = WAVES.clone()
+    waves[1, 5000:] = torch.nan
+    together = encoder.front(waves, LENGTHS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = encoder.front(WAVES[row : row + 1, :length], LENGTHS[row : row + 1])
+        assert torch.allclose(together.values[row, : alone.values.shape[1]], alone.values[0], atol=1e-4)
+        assert not together.values[row, alone.values.shape[1] :].any()
+    assert encoder(WAVES, LENGTHS).values.isfinite().all()
+    again = described_module(describe_config(encoder.config))
+    assert again.config == encoder.config
+
+
+def test_the_front_of_ast_is_that_of_transformers() -> None:
+    """Among its 128 bands is one without a bin, which it warns of."""
+    transformers = pytest.importorskip("transformers")
+    with pytest.warns(UserWarning, match="all zero values"):
+        extractor = transformers.ASTFeatureExtractor(max_length=48)
+    expected = extractor(WAVES[0].numpy(), sampling_rate=16000, return_tensors="pt")
+    own = SpectralFront(ast_front())(WAVES[:1], LENGTHS[:1])
+    assert own.lengths.tolist() == [48]
+    assert (own.values.std(dim=1) < 1e-6).sum() == 1
+    torch.testing.assert_close(own.values, expected["input_values"], atol=1e-3, rtol=0)
+
+
+def test_the_front_of_beats_is_kaldis_on_integers_by_its_statistics() -> None:
+    own = SpectralFront(beats_front())(WAVES[:1], LENGTHS[:1])
+    kaldi = Fbank(num_mels=128, scale=32768.0, empty_bands=True)(WAVES[:1]).values
+    torch.testing.assert_close(own.values, (kaldi - 15.41663) / 13.11164, atol=1e-5, rtol=0)
+
+
+def test_fronts_that_are_not_defined_are_refused() -> None:
+    with pytest.raises(ConfigError, match="defined for 16 kHz"):
+        FrontConfig(kind="whisper", sample_rate=8000)
+    with pytest.raises(ConfigError, match="std and scale"):
+        FrontConfig(std=0.0)

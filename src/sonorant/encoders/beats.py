@@ -3,7 +3,7 @@
 Patches are projected twice, their order is told by a convolution and by WavLM's gated bias of distances, both over the
 tokens column by column; the layers norm behind each part, with DeepNorm's scaled residuals (arXiv:2203.00555). All three
 iterations of the paper have this one shape. The input is Kaldi's log-mel of 128 bands, less 15.41663, divided by 13.11164
-(`audio.features.fbank.Fbank(num_mels=128, scale=32768)`). The authors' checkpoints are read by `encoders/keys/beats.py`.
+(`encoders.spectral.beats_front`). The authors' checkpoints are read by `encoders/keys/beats.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -21,12 +21,9 @@ from sonorant.nn.patches import PatchGrid, column_features, join_rows, token_fea
 from sonorant.nn.position import ConvolutionalPosition
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
 
-__all__ = ["Beats", "BeatsConfig", "MEAN", "SCALE", "beats_base", "beats_tiny", "build"]
+__all__ = ["Beats", "BeatsConfig", "beats_base", "beats_tiny", "build"]
 
 Count = TypeVar("Count", int, Tensor)
-
-MEAN, SCALE = 15.41663, 2 * 6.55582
-"""What is taken from log-mel of 16-bit samples, and what the rest is divided by (the authors' code)."""
 
 
 @dataclass(frozen=True, kw_only=True)

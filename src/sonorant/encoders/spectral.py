@@ -5,7 +5,7 @@ mel energies and cepstra are such a module too, at the frame rate of the encoder
 first clusters and are the baselines. `OnSpectrum` makes one module from waveforms of a front and an encoder of features.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,17 +13,20 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.audio.features.cmvn import Cmvn
+from sonorant.audio.features.decibel import DecibelMel
 from sonorant.audio.features.deltas import add_deltas
 from sonorant.audio.features.fbank import Fbank
+from sonorant.audio.features.mel import WhisperMel
 from sonorant.audio.features.mfcc import Mfcc
 from sonorant.core.config import at_least, one_of
+from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.encoders.checkpoint import describe_config, described_module
 
 __all__ = [
-    "FrontConfig", "OnSpectrum", "OnSpectrumConfig", "SpectralFront", "build", "log_mel_front", "mfcc_front", "on_spectrum",
-    "stack_frames",
+    "FrontConfig", "OnSpectrum", "OnSpectrumConfig", "SpectralFront", "ast_front", "beats_front", "build", "dasheng_front",
+    "log_mel_front", "mfcc_front", "on_spectrum", "stack_frames", "whisper_front",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -33,8 +36,8 @@ Count = TypeVar("Count", int, Tensor)
 class FrontConfig:
     """What the frames hold; the defaults are the 39 cepstra of HuBERT's first iteration (arXiv:2106.07447, section III-B)."""
 
-    kind: Literal["fbank", "mfcc"] = "mfcc"
-    """Log mel energies, or their cepstra."""
+    kind: Literal["fbank", "mfcc", "whisper", "decibel"] = "mfcc"
+    """fbank: Kaldi's log mel energies; mfcc: their cepstra; whisper: Whisper's log mel; decibel: torchaudio's."""
     sample_rate: int = 16000
     """Hz."""
     dim: int = 13
@@ -47,9 +50,25 @@ class FrontConfig:
     """Neighbouring frames that are put side by side, once each; divides the frame rate."""
     every: int = 1
     """One frame of so many is kept, the middle one; the other way to a lower frame rate."""
+    window: str = "povey"
+    """Window of fbank."""
+    scale: float = 1.0
+    """Factor on the waveform; fbank of models that count in 16-bit integers: 32768."""
+    empty_bands: bool = False
+    """Let bands of fbank be too narrow for the transform, as models of sounds do with 128 of them."""
+    mean: float = 0.0
+    """Taken from every value, whatever the corpus."""
+    std: float = 1.0
+    """What every value is divided by then."""
 
     def __post_init__(self) -> None:
-        one_of("kind", self.kind, ("fbank", "mfcc"))
+        one_of("kind", self.kind, ("fbank", "mfcc", "whisper", "decibel"))
+        if self.kind in ("whisper", "decibel") and (self.sample_rate != 16000 or self.hop != 0.01):
+            raise ConfigError(
+                f"kind='{self.kind}' is defined for 16 kHz and a hop of 0.01 s only, got {self.sample_rate} and {self.hop}"
+            )
+        if self.std <= 0 or self.scale <= 0:
+            raise ConfigError(f"std and scale must be above 0, got {self.std} and {self.scale}")
         for name, low in (("dim", 1), ("deltas", 0), ("stack", 1), ("every", 1)):
             at_least(name, getattr(self, name), low)
 
@@ -64,6 +83,26 @@ def log_mel_front(frame_rate: float = 100.0, **changes: Any) -> FrontConfig:
     return FrontConfig(**{"kind": "fbank", "dim": 40, "deltas": 0, "stack": round(100 / frame_rate), **changes})
 
 
+def whisper_front(num_mels: int = 80) -> FrontConfig:
+    """Whisper's input; 128 bands from large-v3 on."""
+    return FrontConfig(kind="whisper", dim=num_mels, deltas=0)
+
+
+def ast_front() -> FrontConfig:
+    """What AST, SSAST and Audio-MAE take, by the statistics of AudioSet (arXiv:2104.01778, the authors' code)."""
+    return log_mel_front(dim=128, window="hann", empty_bands=True, mean=-4.2677393, std=2 * 4.5689974)
+
+
+def beats_front() -> FrontConfig:
+    """What BEATs takes (arXiv:2212.09058, the authors' code)."""
+    return log_mel_front(dim=128, scale=32768.0, empty_bands=True, mean=15.41663, std=2 * 6.55582)
+
+
+def dasheng_front() -> FrontConfig:
+    """What Dasheng takes (arXiv:2406.06992)."""
+    return FrontConfig(kind="decibel", dim=64, deltas=0)
+
+
 def stack_frames(features: Features, factor: int) -> Features:
     """Each `factor` neighbouring frames side by side; what is left at the end is dropped.
 
@@ -74,6 +113,18 @@ def stack_frames(features: Features, factor: int) -> Features:
     whole = values.shape[1] // factor
     stacked = values[:, : whole * factor].reshape(len(values), whole, factor * values.shape[2])
     return Features(zero_padding(stacked, lengths), lengths, features.frame_rate / factor)
+
+
+def _front_end(config: FrontConfig) -> nn.Module:
+    if config.kind == "whisper":
+        return WhisperMel(config.dim)
+    if config.kind == "decibel":
+        return DecibelMel(config.dim)
+    rate, hop = config.sample_rate, config.hop
+    if config.kind == "mfcc":
+        return Mfcc(rate, num_ceps=config.dim, num_mels=max(23, config.dim), hop=hop)
+    options = {"window": config.window, "scale": config.scale, "empty_bands": config.empty_bands}
+    return Fbank(rate, num_mels=config.dim, hop=hop, **options)  # type: ignore[arg-type]
 
 
 class SpectralFront(nn.Module):
@@ -90,12 +141,7 @@ class SpectralFront(nn.Module):
     def __init__(self, config: FrontConfig) -> None:
         super().__init__()
         self.config = config
-        rate, hop = config.sample_rate, config.hop
-        self.front_end: Any = (
-            Fbank(rate, num_mels=config.dim, hop=hop)
-            if config.kind == "fbank"
-            else Mfcc(rate, num_ceps=config.dim, num_mels=max(23, config.dim), hop=hop)
-        )
+        self.front_end: Any = _front_end(config)
         self.dim = self.local_dim = config.dim * (1 + config.deltas) * config.stack
         self.normalise = Cmvn(self.dim)
 
@@ -130,6 +176,9 @@ class SpectralFront(nn.Module):
     def local(self, values: Float[Tensor, "batch time"], lengths: Int[Tensor, " batch"]) -> Features:
         """The frames as they are, before normalisation."""
         features = self.front_end(values, lengths)
+        if (self.config.mean, self.config.std) != (0, 1):
+            normed = (features.values - self.config.mean) / self.config.std
+            features = Features(zero_padding(normed, features.lengths), features.lengths, features.frame_rate)
         if self.config.deltas:
             features = add_deltas(features, self.config.deltas)
         every = self.config.every
@@ -170,11 +219,12 @@ class OnSpectrumConfig:
     """The encoder of features, as `describe_config` tells it."""
 
 
-def on_spectrum(encoder: Any, **front: Any) -> OnSpectrumConfig:
-    """The configuration of an encoder of features on 40 log mel energies at 100 frames a second.
+def on_spectrum(encoder: Any, base: FrontConfig | None = None, **front: Any) -> OnSpectrumConfig:
+    """The configuration of an encoder of features on 40 log mel energies at 100 frames a second, or on another front.
 
     Args:
         encoder: configuration of a family; its `input_dim` and `input_frame_rate` are fitted to the front.
+        base: the front; 40 log mel energies where None.
         front: fields of `FrontConfig` that differ.
 
     >>> from sonorant.encoders.conformer import conformer_tiny
@@ -182,7 +232,7 @@ def on_spectrum(encoder: Any, **front: Any) -> OnSpectrumConfig:
     >>> encoder(torch.randn(1, 16000), torch.tensor([16000])).values.shape
     torch.Size([1, 23, 64])
     """
-    config = log_mel_front(**front)
+    config = log_mel_front(**front) if base is None else replace(base, **front)
     described = describe_config(encoder)
     probe = SpectralFront(config)
     fitted = {"input_dim": probe.dim, "input_frame_rate": probe.frame_rate}

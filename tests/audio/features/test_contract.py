@@ -5,6 +5,7 @@ import pytest
 import torch
 from tests.contracts.features import check_batch_equals_single, check_features, check_lengths
 
+from sonorant.audio.features.decibel import DecibelMel
 from sonorant.audio.features.fbank import Fbank
 from sonorant.audio.features.gammatone import Gammatone
 from sonorant.audio.features.mel import Mel, WhisperMel
@@ -23,6 +24,7 @@ MODULES = {
     "mel, log, reflected": lambda: Mel(log_floor=1e-10, edges="reflect", mel_scale="htk", norm=False),
     "mel, magnitude, short window": lambda: Mel(power=1.0, win_length=320, log_floor=1e-5, hop_length=200),
     "whisper": lambda: WhisperMel(),
+    "decibel": lambda: DecibelMel(),
     "gammatone": lambda: Gammatone(),
     "gammatone, mirrored, linear": lambda: Gammatone(num_bands=20, snip_edges=False, log_floor=None),
 }

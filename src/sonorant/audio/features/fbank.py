@@ -28,7 +28,12 @@ def mel_scale(hz: Tensor | float) -> Float[Tensor, "*batch"]:
 
 
 def kaldi_mel(
-    num_mels: int, n_fft: int, sample_rate: float, low_hz: float = 20.0, high_hz: float | None = None
+    num_mels: int,
+    n_fft: int,
+    sample_rate: float,
+    low_hz: float = 20.0,
+    high_hz: float | None = None,
+    empty_bands: bool = False,
 ) -> Float[Tensor, "freq mel"]:
     """Kaldi's triangles, straight on the mel scale; the bin at the Nyquist frequency has no weight.
 
@@ -38,12 +43,14 @@ def kaldi_mel(
         sample_rate: Hz.
         low_hz: where the first triangle begins.
         high_hz: where the last one ends; the Nyquist frequency where None, below it by `-high_hz` where negative.
+        empty_bands: let triangles be that no bin falls into.
 
     Returns:
         Weights in float64, `(n_fft // 2 + 1, num_mels)`.
 
     Raises:
-        ConfigError: a band beyond the Nyquist frequency, or a triangle so narrow that no bin falls into it.
+        ConfigError: a band beyond the Nyquist frequency, or, unless `empty_bands`, a triangle so narrow that no bin falls
+            into it.
     """
     nyquist = sample_rate / 2
     high = nyquist if not high_hz else high_hz if high_hz > 0 else nyquist + high_hz
@@ -59,7 +66,7 @@ def kaldi_mel(
     weights = torch.minimum((bins - left) / step, (left + 2 * step - bins) / step).clamp(min=0)
     weights[-1] = 0
     empty = (weights.sum(0) == 0).nonzero().flatten().tolist()
-    if empty:
+    if empty and not empty_bands:
         raise ConfigError(
             f"mel bands {empty} of {num_mels} hold no bin of an FFT of {n_fft} at {sample_rate:g} Hz; "
             "take fewer num_mels or a longer frame_length"
@@ -149,6 +156,8 @@ class Fbank(FramedFeatures):
         snip_edges: only frames that fit; else as many as there are hops, over a mirrored signal.
         energy: a first column with the log energy: `"none"`, `"raw"` (Kaldi's `raw_energy`) or `"windowed"`.
         scale: factor on the waveform. Kaldi's own models expect 16-bit integers: 32768; toolkits of its successors 1.
+        empty_bands: let bands be that are too narrow for the transform and always hold the floor, as one does of the 128
+            that models of sounds take.
 
     >>> features = Fbank(num_mels=40)(torch.randn(2, 16000), torch.tensor([16000, 8000]))
     >>> features.values.shape, features.lengths.tolist(), features.frame_rate
@@ -171,13 +180,14 @@ class Fbank(FramedFeatures):
         snip_edges: bool = True,
         energy: Energy = "none",
         scale: float = 1.0,
+        empty_bands: bool = False,
     ) -> None:
         if energy not in ("none", "raw", "windowed"):
             raise ConfigError(f"energy must be none, raw or windowed, got {energy!r}")
         frames = KaldiFrames(sample_rate, frame_length, hop, window, preemphasis, remove_dc, snip_edges, scale)
         super().__init__(frames.framing, num_mels + (energy != "none"), sample_rate)
         self.frames, self.energy = frames, energy
-        weights = kaldi_mel(num_mels, self.frames.n_fft, sample_rate, low_hz, high_hz)
+        weights = kaldi_mel(num_mels, self.frames.n_fft, sample_rate, low_hz, high_hz, empty_bands)
         self.register_buffer("mel", weights.float(), persistent=False)
 
     def _rows(self, rows: Tensor) -> Tensor:
