@@ -13,7 +13,6 @@ from sonorant.core.checkpoint import (
     compare_weights,
     load_checkpoint,
     load_weights,
-    rename_keys,
     save_checkpoint,
 )
 from sonorant.core.errors import CheckpointError
@@ -141,14 +140,6 @@ def test_schema_1_opens() -> None:
     found = load_checkpoint(FROZEN / "schema_1")
     assert (found.kind, found.config, found.extra) == ("test", {"vocab": 3}, {"vocabulary": ["-", "a", "b"]})
     torch.testing.assert_close(found.weights["head.weight"], torch.arange(6.0).view(3, 2))
-
-
-def test_key_tables_translate_drop_and_refuse() -> None:
-    weights = {"enc.0.w": torch.zeros(1), "enc.1.w": torch.ones(1), "step": torch.zeros(1)}
-    table = [(r"enc\.(\d+)\.w", r"layers.\1.weight"), ("step", "")]
-    assert sorted(rename_keys(weights, table, "x.pt")) == ["layers.0.weight", "layers.1.weight"]
-    with pytest.raises(CheckpointError, match=r"x.pt: no rule for 1 keys, such as step"):
-        rename_keys(weights, table[:1], "x.pt")
 
 
 def test_a_digest_follows_the_content_and_not_the_place(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ import torch
 from tests.contracts.encoders import check_encoder
 from torch import nn
 
-from sonorant.core.checkpoint import load_weights, rename_keys
+from sonorant.core.checkpoint import load_weights
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
-from sonorant.encoders.apc import APC_KEYS, ApcConfig, apc
+from sonorant.encoders.apc import ApcConfig, apc
 from sonorant.encoders.catalogue import build_encoder
+from sonorant.encoders.keys.apc import APC
 
 CASES = {
     "apc": {"dim": 24, "input_dim": 20},
@@ -42,7 +43,7 @@ def test_foreign_checkpoints() -> None:
     reference.rnn_layers = nn.ModuleList(nn.GRU(width, 12, batch_first=True) for width in (6, 12))
     reference.postnet = nn.Linear(12, 6)
     encoder = build_encoder("apc", dim=12, input_dim=6, num_layers=2).eval()
-    load_weights(encoder, rename_keys(reference.state_dict(), APC_KEYS, "reference"))
+    load_weights(encoder, APC.to_ours(reference.state_dict()).weights)
     values = torch.randn(1, 20, 6)
     first = reference.rnn_layers[0](values)[0]
     expected = reference.rnn_layers[1](first)[0] + first

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from sonorant.core.checkpoint import load_weights
 from sonorant.core.errors import ConfigError
 from sonorant.encoders.catalogue import build_encoder
-from sonorant.encoders.npc import from_npc, npc
+from sonorant.encoders.keys.npc import from_npc
+from sonorant.encoders.npc import npc
 
 CASES = {
     "npc": {"dim": 24, "input_dim": 20},

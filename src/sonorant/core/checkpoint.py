@@ -20,7 +20,7 @@ from sonorant.core.files import atomic_folder, file_digest, recover_folder
 
 __all__ = [
     "SCHEMA", "Checkpoint", "GeometryReport", "checkpoint_digest", "compare_weights", "load_checkpoint", "load_weights",
-    "rename_keys", "save_checkpoint",
+    "save_checkpoint",
 ]  # fmt: skip
 
 SCHEMA = 2
@@ -215,30 +215,6 @@ def load_weights(
         raise CheckpointError(report.message(where))
     model.load_state_dict({**own, **{name: weights[name] for name in report.fits}})
     return report
-
-
-def rename_keys(weights: Mapping[str, Tensor], table: Iterable[tuple[str, str]], where: str) -> Weights:
-    """Foreign names → ours by one table of (regular expression, replacement); the first that matches counts.
-
-    A replacement of `""` drops the key. A key that no row matches is an error.
-    """
-    import re
-
-    rules = [(re.compile(pattern), new) for pattern, new in table]
-    result: Weights = {}
-    left_over = []
-    for name, tensor in weights.items():
-        for pattern, new in rules:
-            match = pattern.fullmatch(name)
-            if match:
-                if new:
-                    result[match.expand(new)] = tensor
-                break
-        else:
-            left_over.append(name)
-    if left_over:
-        raise CheckpointError(f"{where}: no rule for {len(left_over)} keys, such as {', '.join(left_over[:5])}")
-    return result
 
 
 # --- migrations -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from sonorant.nn.dropout import Dropout
 from sonorant.nn.recurrent import Recurrent, RecurrentKind
 from sonorant.nn.transformer import Between
 
-__all__ = ["APC_KEYS", "Apc", "ApcConfig", "apc", "apc_tiny", "build"]
+__all__ = ["Apc", "ApcConfig", "apc", "apc_tiny", "build"]
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -132,10 +132,3 @@ def apc_tiny(**changes: Any) -> ApcConfig:
 def build(config: ApcConfig) -> Apc:
     """The module of a configuration, with random weights."""
     return Apc(config)
-
-
-APC_KEYS: list[tuple[str, str]] = [
-    (r"rnn_layers\.(\d+)\.(weight|bias)_(ih|hh)_l0", r"blocks.\1.recurrent.forwards.\2_\3_l0"),
-    (r"(postnet|vq_layers|rnns_vq)\..*", ""),
-]
-"""Checkpoints of APC, VQ-APC and the APC of the NPC repository; the prediction and the quantisers stay out."""

@@ -9,15 +9,13 @@ training too (`norm="batch"` is the authors', over valid frames). Norms over an 
 carry the frame in question round the mask.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.core.checkpoint import rename_keys
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
@@ -26,7 +24,7 @@ from sonorant.nn.masked_convolution import MaskedAggregate
 from sonorant.nn.norm import build_norm
 from sonorant.nn.transformer import Between
 
-__all__ = ["NPC_KEYS", "Npc", "NpcBlock", "NpcConfig", "build", "from_npc", "npc", "npc_tiny"]
+__all__ = ["Npc", "NpcBlock", "NpcConfig", "build", "npc", "npc_tiny"]
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -162,33 +160,3 @@ def npc_tiny(**changes: Any) -> NpcConfig:
 def build(config: NpcConfig) -> Npc:
     """The module of a configuration, with random weights."""
     return Npc(config)
-
-
-# --- foreign checkpoints ----------------------------------------------------------------------------------------------
-
-NPC_KEYS: list[tuple[str, str]] = [
-    (r"blocks\.(\d+)\.(conv|linear)\.(weight|bias)", r"blocks.\1.\2.\3"),
-    (r"blocks\.(\d+)\.bn1\.(.+)", r"blocks.\1.norms.0.\2"),
-    (r"blocks\.(\d+)\.bn2\.(.+)", r"blocks.\1.norms.1.\2"),
-    (r"masked_convs\.(\d+)\.conv_mask", r"mask.\1"),
-    (r"masked_convs\.(\d+)\.conv\.(weight|bias)", r"convs.\1.\2"),
-    (r"(postnet|vq_layers)\..*", ""),
-]
-"""Checkpoints of Alexander-H-Liu/NPC, whose blocks have `norm="batch"`; the prediction and the quantisers stay out."""
-
-
-def from_npc(weights: Mapping[str, Shaped[Tensor, "..."]], where: str = "the checkpoint") -> dict[str, Tensor]:
-    """The authors' weights under our names: masked kernels are cut into the taps before and those behind the mask."""
-    renamed = rename_keys(weights, NPC_KEYS, where)
-    num_blocks = sum(name.startswith("mask.") for name in renamed)
-    result = {}
-    for name, tensor in renamed.items():
-        if name.startswith("blocks."):
-            result[name] = tensor[..., 0] if name.endswith("linear.weight") else tensor
-    for index in range(num_blocks):
-        kernel, place = renamed[f"convs.{index}.weight"], f"blocks.{num_blocks}.convs.{index}"
-        taps = int(renamed[f"mask.{index}"][0, 0].sum()) // 2
-        result[f"{place}.before.weight"] = kernel[..., :taps]
-        result[f"{place}.behind.weight"] = kernel[..., kernel.shape[2] - taps :]
-        result[f"{place}.before.bias"] = renamed[f"convs.{index}.bias"]
-    return result
