@@ -1,5 +1,6 @@
 """Encoders over patches keep the contract, are transformers' AST, and look at what they say they look at."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sonorant.core.errors import CheckpointError, ConfigError, DataError
 from sonorant.core.types import Features
 from sonorant.encoders.catalogue import build_encoder
 from sonorant.encoders.keys.patch import ast_table, audio_mae_table, check_mae_positions, read_ast, write_ast
+from sonorant.encoders.load import load_encoder
 from sonorant.encoders.patch import PatchConfig, PatchEncoder, ast_base, patch_tiny
 from sonorant.nn.patches import PatchGrid, patch_sinusoids
 
@@ -229,6 +231,20 @@ def test_audio_mae_names() -> None:
     check_mae_positions(found, config)
     with pytest.raises(CheckpointError, match="positions differ"):
         check_mae_positions(table.to_ours(theirs | {"pos_embed": stored["pos_embed"].flip(1)}), config)
+
+
+def test_a_file_of_audio_mae(tmp_path: Path) -> None:
+    """Sizes come from the weights; the decoder of pre-training is left out."""
+    torch.manual_seed(0)
+    config = patch_tiny(input_dim=128, dim=128, norm_eps=1e-6)
+    encoder = PatchEncoder(config)
+    theirs = audio_mae_table(config).to_theirs(encoder.state_dict())
+    positions = torch.cat([torch.zeros(1, 128), patch_sinusoids(4, 8, 128).flatten(0, 1)])[None]
+    content = {"model": {**theirs, "pos_embed": positions, "decoder_embed.weight": torch.zeros(1)}, "epoch": 3}
+    torch.save(content, tmp_path / "pretrained.pth")
+    loaded = load_encoder(tmp_path / "pretrained.pth")
+    assert loaded.config == config
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in encoder.state_dict().items())
 
 
 def test_configuration_is_checked() -> None:

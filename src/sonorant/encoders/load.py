@@ -50,7 +50,7 @@ HUGGING_FACE: dict[str, str] = {
 """transformers' `model_type` → its `Foreign`. An encoder of ours is written as the first that has its variant."""
 
 ORIGINAL: tuple[str, ...] = tuple(
-    f"{_KEYS}.{name}" for name in ("fairseq", "cpc", "tera", "whisper", "beats", "dasheng")
+    f"{_KEYS}.{name}" for name in ("fairseq", "cpc", "tera", "whisper", "beats", "dasheng", "patch")
 )
 """Modules that know files of other toolkits: `read(content, where)` gives `(configuration, Converted)`, or None if it is none
 of theirs."""

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.encoders.convert import Change, Converted, Foreign, KeyTable, check_fixed
-from sonorant.encoders.patch import PatchConfig, ast_base
+from sonorant.encoders.patch import PatchConfig, ast_base, audio_mae_base
 from sonorant.nn.patches import patch_sinusoids
 
-__all__ = ["AST", "ast_table", "audio_mae_table", "check_mae_positions", "read_ast", "write_ast"]
+__all__ = ["AST", "ast_table", "audio_mae_table", "check_mae_positions", "read", "read_ast", "write_ast"]
 
 TOKEN = Change(lambda tensor: tensor.flatten(0, 1), lambda tensor: tensor[None])
 """(1, token, dim) there, (token, dim) here."""
@@ -170,3 +170,29 @@ def check_mae_positions(converted: Converted, config: PatchConfig, where: str = 
         raise CheckpointError(
             f"{where}: its positions differ from the sinusoids of rows and columns that are known here"
         )
+
+
+def read(content: Any, where: str) -> tuple[PatchConfig, Converted] | None:
+    """Configuration and weights of one of Audio-MAE's pre-trained files; None if it is another toolkit's.
+
+    The sizes are those of the weights; what they do not tell, 128 bands and heads of 64, is as in all published ones.
+
+    Raises:
+        CheckpointError: a key that no row knows, or positions that are not those of Audio-MAE.
+    """
+    weights = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= set(weights):
+        return None
+    dim, _, width, height = weights["patch_embed.proj.weight"].shape
+    layers = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
+    config = audio_mae_base(
+        patch=(height, width),
+        stride=(height, width),
+        dim=dim,
+        num_layers=len(layers),
+        num_heads=max(1, dim // 64),
+        ffn_dim=len(weights["blocks.0.mlp.fc1.bias"]),
+    )
+    found = audio_mae_table(config).to_ours(weights, where)
+    check_mae_positions(found, config, where)
+    return config, found
