@@ -17,7 +17,7 @@ CASES: dict[str, dict[str, Any]] = {
     "tera": SMALL,
     "tera_medium": {**SMALL, "norm_first": True},
     "tera_large": {**SMALL, "position": "learned", "max_frames": 100},
-    "tera_tiny": {"input_dim": 20, "dim": 16},
+    "tera_tiny": {"input_dim": 20, "dim": 16, "causal": True},
     "mockingjay": SMALL,
     "mockingjay_large": {**SMALL, "factor": 2},
 }
@@ -44,6 +44,21 @@ def test_learned_positions_end() -> None:
     encoder(torch.zeros(1, 10, 5), torch.tensor([10]))
     with pytest.raises(DataError, match="11 frames and position='learned' knows 10"):
         encoder(torch.zeros(1, 11, 5), torch.tensor([11]))
+
+
+@pytest.mark.parametrize("last", (9, 7))
+def test_causal_frames_know_nothing_of_what_comes(last: int) -> None:
+    encoder: Any = build_encoder("tera_tiny", input_dim=5, causal=True)
+    values, lengths = torch.randn(2, 9, 5), torch.tensor([9, last])
+    changed = values.clone()
+    changed[:, 5:] += 1
+    before, after = encoder(values, lengths).values, encoder(changed, lengths).values
+    assert torch.allclose(before[:, :5], after[:, :5], atol=1e-6)
+    assert not torch.allclose(before[:, 5], after[:, 5], atol=1e-3)
+    for weights in encoder.attention_maps(values, lengths):
+        assert weights.triu(1).abs().max() == 0
+    free: Any = build_encoder("tera_tiny", input_dim=5)
+    assert not torch.allclose(free(values, lengths).values[:, :5], free(changed, lengths).values[:, :5], atol=1e-3)
 
 
 def test_s3prl_checkpoints() -> None:

@@ -16,6 +16,7 @@ from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
+from sonorant.nn.attention import Attention
 from sonorant.nn.packed import Layout
 from sonorant.nn.position import sinusoids
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
@@ -53,6 +54,8 @@ class TeraConfig:
     """Frames that learned positions reach."""
     norm_first: bool = False
     """Norm before each part instead of behind it."""
+    causal: bool = False
+    """Frames see those before them only, as objectives that predict what comes need it."""
 
     def __post_init__(self) -> None:
         for name in ("input_dim", "factor", "dim", "num_layers", "num_heads", "ffn_dim", "max_frames"):
@@ -88,6 +91,12 @@ class _Positions(nn.Module):
         return layout.over_items(lambda own, _: self(own), values)
 
 
+def _layer(config: TeraConfig) -> TransformerLayer:
+    attention = Attention(config.dim, config.num_heads, config.dropout, causal=config.causal)
+    sizes = (config.dim, config.num_heads, config.ffn_dim, config.dropout)
+    return TransformerLayer(*sizes, norm_first=config.norm_first, attention=attention)
+
+
 class Tera(nn.Module):
     """Log-mel frames to frames of `config.dim`, `factor` times fewer.
 
@@ -102,9 +111,8 @@ class Tera(nn.Module):
         self.config, self.dim, self.num_layers = config, config.dim, config.num_layers
         self.local_dim = config.factor * config.input_dim
         self.project = nn.Linear(self.local_dim, config.dim)
-        sizes = (config.dim, config.num_heads, config.ffn_dim, config.dropout)
         self.stack = TransformerStack(
-            [TransformerLayer(*sizes, norm_first=config.norm_first) for _ in range(config.num_layers)],
+            [_layer(config) for _ in range(config.num_layers)],
             config.dim,
             norm_first=config.norm_first,
             position=_Positions(config),

@@ -98,15 +98,18 @@ class Attention(nn.Module):
         dropout: on the attention weights, while training.
         position: "none", "rotary" (arXiv:2104.09864), "relative" (arXiv:1901.02860, as in the Conformer) or "shaw"
             (arXiv:1803.02155).
+        causal: frames see themselves and those before, whatever else a mask allows.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, position: str = "none") -> None:
+    def __init__(
+        self, dim: int, num_heads: int, dropout: float = 0.0, position: str = "none", causal: bool = False
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ConfigError(f"num_heads must divide dim, got num_heads={num_heads} and dim={dim}")
         if position not in get_args(Position):
             raise ConfigError(unknown_name("position", position, get_args(Position)))
-        self.num_heads, self.dropout, self.position = num_heads, dropout, position
+        self.num_heads, self.dropout, self.position, self.causal = num_heads, dropout, position, causal
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
         self.relative = RelativeBias(dim, num_heads) if position == "relative" else None
@@ -126,7 +129,7 @@ class Attention(nn.Module):
             table: of `position_table`; made here where None.
         """
         query, key, value = self._heads(values)
-        return self._merge(self._attend(query, key, value, mask, table))
+        return self._merge(self._attend(query, key, value, self._seen(mask, values), table))
 
     def packed(
         self, values: Float[Tensor, "*frames dim"], layout: Layout, table: Tensor | None = None
@@ -136,7 +139,7 @@ class Attention(nn.Module):
 
         def items(own: Tensor, lengths: Tensor | None) -> Tensor:
             query, key, value = own.permute(2, 0, 3, 1, 4).unbind(0)  # from (item, frame, 3, head, headdim)
-            mask = None if lengths is None else attention_mask(lengths, own.shape[1])
+            mask = self._seen(None if lengths is None else attention_mask(lengths, own.shape[1]), own)
             cut = cut_table(self.position, table, own.shape[1])
             return self._attend(query, key, value, mask, cut).transpose(1, 2).flatten(2)
 
@@ -148,7 +151,7 @@ class Attention(nn.Module):
         """The attention map alone, for those who want to look at it."""
         query, key, _ = self._heads(values)
         query, key, bias = self._placed(query, key, table)
-        return attention_weights(query, key, bias, mask)
+        return attention_weights(query, key, bias, self._seen(mask, values))
 
     def step(
         self,
@@ -167,6 +170,13 @@ class Attention(nn.Module):
         key, value = torch.cat([key, new_key], dim=2), torch.cat([value, new_value], dim=2)
         frames = self._merge(self._attend(query, key, value, mask, None))
         return frames, trim(key, left_frames, 2), trim(value, left_frames, 2)
+
+    def _seen(self, mask: Tensor | None, values: Tensor) -> Tensor | None:
+        """`mask`, and the past alone where that is all there is to see."""
+        if not self.causal:
+            return mask
+        past = torch.ones(1, 1, values.shape[1], values.shape[1], dtype=torch.bool, device=values.device).tril()
+        return past if mask is None else mask & past
 
     def _heads(self, values: Tensor) -> tuple[Tensor, ...]:
         split = self.query_key_value(values).unflatten(-1, (3, self.num_heads, -1))
