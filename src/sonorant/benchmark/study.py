@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from sonorant.benchmark.encoding import encoding_stage
 from sonorant.benchmark.pretraining import (
     PretrainConfig,
     agreement,
@@ -132,9 +133,12 @@ class Study:
         """Normalised spectral frames as a trained encoder without layers."""
         return statistics_stage(self.work, front, self.train)
 
-    def random(self) -> Path:
-        """The network before training."""
-        return random_encoder(self.work, self.encoder, self.front)
+    def random(self, encoder: Any = None) -> Path:
+        """The network, or another one, before training."""
+        if encoder is None:
+            return random_encoder(self.work, self.encoder, self.front)
+        own = from_waveforms(encoder, self.config.front)
+        return random_encoder(self.work, own, self._statistics(own))
 
     def units(self, name: str, source: Path, num_clusters: int, layer: int | None = None) -> UnitStore:
         """The training split labelled by clusters of one layer of a trained encoder."""
@@ -200,6 +204,15 @@ class Study:
         return [
             Score(f"{arm}/audio_rate", float(told["audio_seconds_per_second"]), "higher", num_items=int(told["steps"]))
         ]
+
+    def training_seconds(self, arm: str, encoder: Path) -> list[Score]:
+        """`arm/train_seconds`: of the clock, as they were measured then."""
+        told = load_checkpoint(encoder, kind=KIND, verify=False).extra["training"]
+        return [Score(f"{arm}/train_seconds", float(told["seconds"]), "lower", num_items=int(told["steps"]))]
+
+    def encoding(self, arm: str, encoder: Path) -> list[Score]:
+        """`arm/gmacs` for a second of audio, `arm/encode_rate` and `arm/parameters`: see `encoding_scores`."""
+        return encoding_stage(self.work, arm, encoder)
 
     def references(self) -> list[Score]:
         """The arms `random` (its `per` is the network trained from scratch) and `log_mel`."""
