@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sonorant.core.errors import ConfigError
 from sonorant.encoders.checkpoint import describe_config, described_module
 from sonorant.encoders.load import HUGGING_FACE, foreign_of, load_encoder, read_encoder, save_pretrained
+from sonorant.encoders.spectral import whisper_front
 
 transformers = pytest.importorskip("transformers")
 # WavLM there hands masks of two types to torch.
@@ -38,6 +40,11 @@ SEW: dict[str, Any] = {
 }  # fmt: skip
 UNUSED = ("encoder.pos_conv_embed",)
 CONFORMER = {**SPEECH, "conv_depthwise_kernel_size": 5, "hidden_act": "swish"}
+BERT: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
+    "feature_projection_input_dim": 12, "conv_depthwise_kernel_size": 5, "left_max_position_embeddings": 6,
+    "right_max_position_embeddings": 2, "initializer_range": 0.2,
+}  # fmt: skip
 AST: dict[str, Any] = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 6,
     "frequency_stride": 4, "time_stride": 5, "max_length": 61, "num_mel_bins": 20, "initializer_range": 0.3,
@@ -80,6 +87,7 @@ CASES = {
     "data2vec_audio": Case("data2vec-audio", {**SPEECH, **DATA2VEC}, "leaks"),
     "sew": Case("sew", SEW, "none", lengths=(1200, 1200, 1200)),
     "wav2vec2_conformer": Case("wav2vec2-conformer", CONFORMER, "none", lengths=(1200,) * 3, unused=UNUSED),
+    "w2v_bert": Case("wav2vec2-bert", BERT, width=12, lengths=(41, 30, 9)),
     "ast": Case("audio-spectrogram-transformer", AST, width=20, states=False),
     "whisper": Case("whisper", WHISPER, "none", width=20, lengths=(3000, 3000, 3000), turned=True),
     "parakeet": Case("parakeet_encoder", PARAKEET, width=40, lengths=(150, 97, 41)),
@@ -229,3 +237,33 @@ def test_normalisation_comes_along(normalise: bool, tmp_path: Path) -> None:
     torch.testing.assert_close(found.values[valid], expected[valid], atol=1e-4, rtol=0)
     save_pretrained(encoder, tmp_path / "again", "huggingface")
     assert transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "again").do_normalize is normalise
+
+
+def test_waveforms_through_the_features_that_an_encoder_was_trained_on(tmp_path: Path) -> None:
+    pytest.importorskip("librosa")
+    theirs, _ = pair("parakeet")
+    theirs.save_pretrained(tmp_path / "parakeet")
+    encoder: Any = load_encoder(tmp_path / "parakeet", front=True)
+    assert encoder.input == "waveform"
+    lengths = torch.tensor([16000, 9000])
+    waveforms = [
+        0.1 * torch.randn(length, generator=torch.Generator().manual_seed(length)) for length in lengths.tolist()
+    ]
+    extractor = transformers.ParakeetFeatureExtractor(feature_size=40)
+    inputs = extractor([waveform.numpy() for waveform in waveforms], sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(inputs.input_features, attention_mask=inputs.attention_mask)
+        found = encoder(torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True), lengths)
+    assert found.lengths.tolist() == expected.attention_mask.sum(-1).tolist()
+    for item, size in enumerate(found.lengths.tolist()):
+        difference = (found.values[item, :size] - expected.last_hidden_state[item, :size]).abs()
+        assert float(difference.max()) < 1e-3
+    save_pretrained(encoder, tmp_path / "whole")
+    again: Any = load_encoder(tmp_path / "whole", layers=2)
+    assert again.num_layers == 2
+    pair("whisper")[0].save_pretrained(tmp_path / "whisper")
+    whisper: Any = load_encoder(tmp_path / "whisper", front=True)
+    assert whisper.front.config == whisper_front(20)
+    pair("w2v_bert")[0].save_pretrained(tmp_path / "bert")
+    with pytest.raises(ConfigError, match="trained on are not known here"):
+        load_encoder(tmp_path / "bert", front=True)

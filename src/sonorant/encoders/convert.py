@@ -202,6 +202,8 @@ class Foreign:
     """What may stand on top of it, as patterns of keys → why it is no part of an encoder."""
     ctc: str = ""
     """Their class with a CTC head; empty where there is none."""
+    front: Callable[[Any], Any] = lambda config: None
+    """Our configuration of an encoder of features → the `FrontConfig` of those that it was trained on."""
     head: str = "lm_head"
     """Name of that head."""
     spare: Callable[[Any], Weights] = lambda config: {"mask": torch.zeros(config.dim)}

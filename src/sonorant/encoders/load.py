@@ -27,9 +27,11 @@ from sonorant.encoders.checkpoint import KIND, describe_config, described_module
 from sonorant.encoders.convert import Converted, Foreign, KeyTable, Weights, under_prefix
 from sonorant.encoders.hub import CONFIG, find_folder, read_features, read_json, read_weights, write_folder
 from sonorant.encoders.pickled import read_pickled
+from sonorant.encoders.spectral import FrontConfig, OnSpectrum, on_spectrum
 
 __all__ = [
-    "HUGGING_FACE", "ORIGINAL", "LoadedEncoder", "foreign_of", "load_encoder", "read_encoder", "save_pretrained",
+    "HUGGING_FACE", "ORIGINAL", "LoadedEncoder", "foreign_of", "load_encoder", "read_encoder",
+    "read_hugging_face", "save_pretrained",
 ]  # fmt: skip
 
 _KEYS = "sonorant.encoders.keys"
@@ -50,10 +52,10 @@ HUGGING_FACE: dict[str, str] = {
 """transformers' `model_type` → its `Foreign`. An encoder of ours is written as the first that has its variant."""
 
 ORIGINAL: tuple[str, ...] = tuple(
-    f"{_KEYS}.{name}" for name in ("fairseq", "cpc", "tera", "whisper", "beats", "dasheng", "patch")
+    f"{_KEYS}.{name}" for name in ("mr_hubert", "fairseq", "cpc", "tera", "whisper", "beats", "dasheng", "patch")
 )
 """Modules that know files of other toolkits: `read(content, where)` gives `(configuration, Converted)`, or None if it is none
-of theirs."""
+of theirs; `front(configuration)` the `FrontConfig` of the features that it takes."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def load_encoder(
     layers: int | None = None,
     revision: str | None = None,
     device: str | torch.device = "cpu",
+    front: bool = False,
     **changes: Any,
 ) -> nn.Module:
     """An encoder with its trained weights, in `eval()`.
@@ -85,6 +88,7 @@ def load_encoder(
         layers: only so many of the first layers.
         revision: branch, tag or commit on the hub.
         device: where it goes.
+        front: put the features that it was trained on before it, where it takes features: the result takes waveforms.
         changes: fields of its configuration that change no weight, such as `layer_drop=0.0` or `over_padding=True`.
 
     Raises:
@@ -92,26 +96,44 @@ def load_encoder(
         ConfigError: an architecture that we lack.
         MissingPackage: a name on the hub without the extra `hub`.
     """
-    return read_encoder(name, layers=layers, revision=revision, **changes).encoder.to(device)
+    return read_encoder(name, layers=layers, revision=revision, front=front, **changes).encoder.to(device)
 
 
 def read_encoder(
-    name: str | Path, *, layers: int | None = None, revision: str | None = None, **changes: Any
+    name: str | Path,
+    *,
+    layers: int | None = None,
+    revision: str | None = None,
+    front: bool = False,
+    **changes: Any,
 ) -> LoadedEncoder:
     """As `load_encoder`, with what was kept beside the encoder and what was left out."""
-    told, found = _source(name, revision)
+    told, found, frames = _source(name, revision)
     told, weights = _shortened(told, found.weights, layers)
     told = {**told, "options": {**told["options"], **to_plain(changes)}}
-    encoder = described_module(told)
+    encoder: Any = described_module(told)
     load_weights(encoder, weights, where=str(name))
+    if front and encoder.input == "features":
+        encoder = _on_front(encoder, frames, str(name))
     return LoadedEncoder(encoder.eval(), found.kept, found.dropped)
 
 
-def _source(name: str | Path, revision: str | None) -> tuple[dict[str, Any], Converted]:
-    """Configuration, as `describe_config` tells it, and weights under our names."""
+def _on_front(encoder: Any, frames: FrontConfig | None, name: str) -> nn.Module:
+    if frames is None:
+        raise ConfigError(
+            f"{name}: the features that this encoder was trained on are not known here; build them yourself"
+        )
+    whole = OnSpectrum(on_spectrum(encoder.config, frames))
+    if whole.config.encoder != describe_config(encoder.config):
+        raise ConfigError(f"{name}: the features that go with it are {frames}, and it takes others")
+    whole.encoder = encoder
+    return whole
+
+
+def _source(name: str | Path, revision: str | None) -> tuple[dict[str, Any], Converted, FrontConfig | None]:
+    """Configuration, as `describe_config` tells it, weights under our names, and the front of an encoder of features."""
     if Path(name).is_file():
-        config, found = _original(Path(name))
-        return describe_config(config), found
+        return _original(Path(name))
     if str(name) in ENCODERS:
         raise CheckpointError(
             f"'{name}' is an architecture without weights: build_encoder('{name}') makes a random one"
@@ -119,15 +141,15 @@ def _source(name: str | Path, revision: str | None) -> tuple[dict[str, Any], Con
     folder = find_folder(name, revision)
     if (folder / META_FILE).is_file():
         own = load_checkpoint(folder, kind=KIND)
-        return own.config, Converted(own.weights)
+        return own.config, Converted(own.weights), None
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"no encoder in {folder}: expected {META_FILE} (ours) or {CONFIG} (transformers) there")
-    config, found, _ = read_hugging_face(folder)
-    return describe_config(config), found
+    kind, config, found, _ = read_hugging_face(folder)
+    return describe_config(config), found, kind.front(config)
 
 
-def read_hugging_face(folder: Path) -> tuple[Any, Converted, Weights]:
-    """Our configuration, the encoder's weights, and all others (heads) of a folder of transformers.
+def read_hugging_face(folder: Path) -> tuple[Foreign, Any, Converted, Weights]:
+    """Kind, our configuration, the encoder's weights, and all others (heads) of a folder of transformers.
 
     Raises:
         CheckpointError: keys that no table knows.
@@ -141,7 +163,7 @@ def read_hugging_face(folder: Path) -> tuple[Any, Converted, Weights]:
     found = table.to_ours(inner, str(folder)) if heads else table.extended(kind.heads).to_ours(inner, str(folder))
     kind.check(found, str(folder))
     left = KeyTable((), kind.heads).to_ours(heads, str(folder))
-    return config, Converted(found.weights, found.kept, {**found.dropped, **left.dropped}), heads
+    return kind, config, Converted(found.weights, found.kept, {**found.dropped, **left.dropped}), heads
 
 
 def foreign_of(model_type: str) -> Foreign:
@@ -156,12 +178,12 @@ def foreign_of(model_type: str) -> Foreign:
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 
-def _original(file: Path) -> tuple[Any, Converted]:
+def _original(file: Path) -> tuple[dict[str, Any], Converted, FrontConfig | None]:
     content = read_pickled(file)
-    for module in ORIGINAL:
-        found = importlib.import_module(module).read(content, str(file))
-        if found is not None:
-            return found  # type: ignore[no-any-return]
+    for name in ORIGINAL:
+        module = importlib.import_module(name)
+        if (found := module.read(content, str(file))) is not None:
+            return describe_config(found[0]), found[1], module.front(found[0])
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
     known = "fairseq, WavLM, UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio, s3prl"
     raise CheckpointError(f"{file} is of no toolkit that is known here ({known}); it holds {keys}")

@@ -18,6 +18,7 @@ from sonorant.audio.features.deltas import add_deltas
 from sonorant.audio.features.fbank import Fbank
 from sonorant.audio.features.mel import WhisperMel
 from sonorant.audio.features.mfcc import Mfcc
+from sonorant.audio.features.nemo import NemoMel
 from sonorant.core.config import at_least, one_of
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
@@ -26,7 +27,7 @@ from sonorant.encoders.checkpoint import describe_config, described_module
 
 __all__ = [
     "FrontConfig", "OnSpectrum", "OnSpectrumConfig", "SpectralFront", "ast_front", "beats_front", "build", "dasheng_front",
-    "log_mel_front", "mfcc_front", "on_spectrum", "stack_frames", "whisper_front",
+    "log_mel_front", "mfcc_front", "nemo_front", "on_spectrum", "stack_frames", "whisper_front",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -36,8 +37,9 @@ Count = TypeVar("Count", int, Tensor)
 class FrontConfig:
     """What the frames hold; the defaults are the 39 cepstra of HuBERT's first iteration (arXiv:2106.07447, section III-B)."""
 
-    kind: Literal["fbank", "mfcc", "whisper", "decibel"] = "mfcc"
-    """fbank: Kaldi's log mel energies; mfcc: their cepstra; whisper: Whisper's log mel; decibel: torchaudio's."""
+    kind: Literal["fbank", "mfcc", "whisper", "decibel", "nemo"] = "mfcc"
+    """fbank: Kaldi's log mel energies; mfcc: their cepstra; whisper: Whisper's log mel; decibel: torchaudio's; nemo: NeMo's,
+    each item's bands normalised."""
     sample_rate: int = 16000
     """Hz."""
     dim: int = 13
@@ -62,8 +64,8 @@ class FrontConfig:
     """What every value is divided by then."""
 
     def __post_init__(self) -> None:
-        one_of("kind", self.kind, ("fbank", "mfcc", "whisper", "decibel"))
-        if self.kind in ("whisper", "decibel") and (self.sample_rate != 16000 or self.hop != 0.01):
+        one_of("kind", self.kind, ("fbank", "mfcc", "whisper", "decibel", "nemo"))
+        if self.kind in ("whisper", "decibel", "nemo") and (self.sample_rate != 16000 or self.hop != 0.01):
             raise ConfigError(
                 f"kind='{self.kind}' is defined for 16 kHz and a hop of 0.01 s only, got {self.sample_rate} and {self.hop}"
             )
@@ -103,6 +105,11 @@ def dasheng_front() -> FrontConfig:
     return FrontConfig(kind="decibel", dim=64, deltas=0)
 
 
+def nemo_front(num_mels: int = 80) -> FrontConfig:
+    """What NVIDIA's Fast Conformers take: Parakeet, Canary, NEST."""
+    return FrontConfig(kind="nemo", dim=num_mels, deltas=0)
+
+
 def stack_frames(features: Features, factor: int) -> Features:
     """Each `factor` neighbouring frames side by side; what is left at the end is dropped.
 
@@ -120,6 +127,8 @@ def _front_end(config: FrontConfig) -> nn.Module:
         return WhisperMel(config.dim)
     if config.kind == "decibel":
         return DecibelMel(config.dim)
+    if config.kind == "nemo":
+        return NemoMel(config.dim)
     rate, hop = config.sample_rate, config.hop
     if config.kind == "mfcc":
         return Mfcc(rate, num_ceps=config.dim, num_mels=max(23, config.dim), hop=hop)

@@ -9,8 +9,9 @@ from sonorant.encoders.beats import BeatsConfig, beats_base
 from sonorant.encoders.convert import Change, Converted, KeyTable, check_fixed
 from sonorant.encoders.keys.wav2vec2 import PER_HEAD
 from sonorant.encoders.pickled import plain
+from sonorant.encoders.spectral import FrontConfig, beats_front
 
-__all__ = ["beats_table", "read", "read_beats", "with_shared_bias", "write_beats"]
+__all__ = ["beats_table", "front", "read", "read_beats", "with_shared_bias", "write_beats"]
 
 _LAYER, _OURS = "encoder.layers.{}.", "stack.blocks.{}."
 
@@ -120,3 +121,8 @@ def read(content: Any, where: str) -> tuple[BeatsConfig, Converted] | None:
         return None
     config = read_beats(plain(content["cfg"]))
     return config, beats_table(config).to_ours(weights, where)
+
+
+def front(config: BeatsConfig) -> FrontConfig:
+    """The frames that it was trained on."""
+    return beats_front()

@@ -9,7 +9,7 @@ from torch import Tensor
 from sonorant.encoders.convert import Change, Converted, KeyTable
 from sonorant.encoders.cpc import CpcConfig, cpc_small
 
-__all__ = ["CPC_AUDIO", "WAV2VEC", "read"]
+__all__ = ["CPC_AUDIO", "WAV2VEC", "front", "read"]
 
 WAV2VEC = KeyTable(
     [
@@ -71,3 +71,7 @@ def read(content: Any, where: str) -> tuple[CpcConfig, Converted] | None:
         num_layers=sum(name.startswith("gAR.baseNet.weight_hh_l") for name in weights),
     )
     return config, CPC_AUDIO.to_ours(weights, where)
+
+
+def front(config: CpcConfig) -> None:
+    """It takes waveforms."""

@@ -9,8 +9,9 @@ from sonorant.encoders.dasheng import dasheng_base
 from sonorant.encoders.keys.patch import VIT_LAYERS
 from sonorant.encoders.patch import PatchConfig
 from sonorant.encoders.pickled import plain
+from sonorant.encoders.spectral import FrontConfig, dasheng_front
 
-__all__ = ["dasheng_table", "read", "read_dasheng"]
+__all__ = ["dasheng_table", "front", "read", "read_dasheng"]
 
 COLUMNS = Change(lambda tensor: tensor[0, :, 0].mT, lambda tensor: tensor.mT[None, :, None])
 """(1, dim, 1, column) there, (column, dim) here."""
@@ -70,3 +71,8 @@ def read(content: Any, where: str) -> tuple[PatchConfig, Converted] | None:
         return None
     config = read_dasheng(plain(content.get("config") or {}))
     return config, dasheng_table(config).to_ours(weights, where)
+
+
+def front(config: PatchConfig) -> FrontConfig:
+    """The frames that it was trained on."""
+    return dasheng_front()

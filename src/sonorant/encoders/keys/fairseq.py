@@ -17,7 +17,7 @@ from sonorant.encoders.keys.wav2vec2 import PER_HEAD
 from sonorant.encoders.pickled import plain
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config
 
-__all__ = ["TABLE", "conv_layers", "read"]
+__all__ = ["TABLE", "conv_layers", "front", "read"]
 
 _BLOCK, _OURS = "encoder.layers.{}.", "stack.blocks.{}."
 _WEIGHT = "stack.position.conv.parametrizations.weight."
@@ -90,6 +90,10 @@ def read(content: Any, where: str) -> tuple[Any, Converted] | None:
     if any(name.startswith("feature_aggregator.") for name in weights):
         return _wav2vec(model), WAV2VEC.to_ours(weights, where)
     return _wav2vec2(model, task, weights), TABLE.to_ours(weights, where)
+
+
+def front(config: Any) -> None:
+    """They take waveforms."""
 
 
 def _inner(weights: Weights) -> Weights:

@@ -11,6 +11,7 @@ from typing import Any
 from sonorant.core.errors import ConfigError
 from sonorant.encoders.conformer import ConformerConfig, fastconformer_large
 from sonorant.encoders.convert import Change, Foreign, KeyTable, Row, check_fixed, columns_turned
+from sonorant.encoders.spectral import nemo_front
 
 __all__ = ["PARAKEET", "PARAKEET_CTC", "parakeet_table"]
 
@@ -119,6 +120,7 @@ def _foreign(
         table=parakeet_table,
         config=ConformerConfig,
         architecture=architecture,
+        front=lambda config: nemo_front(config.input_dim),
         heads={"ctc_head.*": "CTC head: see load_recogniser"},
         ctc="ParakeetForCTC",
         head="ctc_head",

@@ -8,9 +8,10 @@ from torch import Tensor
 from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.encoders.convert import Change, Converted, Foreign, KeyTable, check_fixed
 from sonorant.encoders.patch import PatchConfig, ast_base, audio_mae_base
+from sonorant.encoders.spectral import FrontConfig, ast_front
 from sonorant.nn.patches import patch_sinusoids
 
-__all__ = ["AST", "ast_table", "audio_mae_table", "check_mae_positions", "read", "read_ast", "write_ast"]
+__all__ = ["AST", "ast_table", "audio_mae_table", "check_mae_positions", "front", "read", "read_ast", "write_ast"]
 
 TOKEN = Change(lambda tensor: tensor.flatten(0, 1), lambda tensor: tensor[None])
 """(1, token, dim) there, (token, dim) here."""
@@ -118,6 +119,7 @@ AST = Foreign(
     table=ast_table,
     config=PatchConfig,
     architecture="ASTModel",
+    front=lambda config: ast_front(),
     heads={"classifier.*": "head of a classifier"},
     spare=lambda config: {},
 )
@@ -196,3 +198,8 @@ def read(content: Any, where: str) -> tuple[PatchConfig, Converted] | None:
     found = audio_mae_table(config).to_ours(weights, where)
     check_mae_positions(found, config, where)
     return config, found
+
+
+def front(config: PatchConfig) -> FrontConfig:
+    """The frames that it was trained on."""
+    return ast_front()

@@ -8,7 +8,7 @@ from sonorant.encoders.convert import Converted, KeyTable, check_fixed
 from sonorant.encoders.pickled import plain
 from sonorant.encoders.tera import TeraConfig
 
-__all__ = ["S3PRL", "read"]
+__all__ = ["S3PRL", "front", "read"]
 
 _THEIRS, _OURS = "encoder.layer.{}.", "stack.blocks.{}."
 S3PRL = KeyTable(
@@ -54,3 +54,7 @@ def read(content: Any, where: str) -> tuple[TeraConfig, Converted] | None:
         dropout=values.get("hidden_dropout_prob", 0.1),
     )
     return config, S3PRL.to_ours(content["Transformer"], where)
+
+
+def front(config: TeraConfig) -> None:
+    """s3prl's log mel, whose statistics its files do not hold, is not known here."""

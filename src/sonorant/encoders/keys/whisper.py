@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.encoders.convert import Converted, Foreign, KeyTable, Weights, check_fixed, under_prefix
+from sonorant.encoders.spectral import FrontConfig, whisper_front
 from sonorant.encoders.whisper import WhisperConfig, frame_positions
 
 __all__ = [
-    "WHISPER", "WHISPER_ENCODER", "WHISPER_MODEL", "WHISPER_OPENAI", "check_positions", "from_openai", "from_whisper", "read",
-    "read_openai_dims", "read_whisper", "to_openai", "to_whisper", "write_openai_dims", "write_whisper",
+    "WHISPER", "WHISPER_ENCODER", "WHISPER_MODEL", "WHISPER_OPENAI", "check_positions", "from_openai", "from_whisper",
+    "front", "read", "read_openai_dims", "read_whisper", "to_openai", "to_whisper", "write_openai_dims", "write_whisper",
 ]  # fmt: skip
 
 NUM_POSITIONS = 1500
@@ -276,6 +277,7 @@ WHISPER = Foreign(
     table=lambda config: WHISPER_ENCODER,
     config=WhisperConfig,
     architecture="WhisperEncoder",
+    front=lambda config: whisper_front(config.input_dim),
     heads={"model.decoder.*": "decoder", "decoder.*": "decoder", "proj_out.*": "decoder"},
     spare=lambda config: {"positions": frame_positions(NUM_POSITIONS, config.dim)},
     check=check_positions,
@@ -294,3 +296,8 @@ def read(content: Any, where: str) -> tuple[WhisperConfig, Converted] | None:
         return None
     inner, decoder = under_prefix(from_openai(content["model_state_dict"], where), "encoder")
     return read_openai_dims(content["dims"]), Converted(inner, {}, {"decoder": sorted(decoder)})
+
+
+def front(config: WhisperConfig) -> FrontConfig:
+    """The frames that it was trained on."""
+    return whisper_front(config.input_dim)

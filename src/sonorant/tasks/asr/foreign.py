@@ -19,7 +19,7 @@ from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.encoders.checkpoint import describe_config
 from sonorant.encoders.convert import Foreign
 from sonorant.encoders.hub import CONFIG, find_folder, hub_name, read_json
-from sonorant.encoders.load import foreign_of, read_hugging_face
+from sonorant.encoders.load import read_hugging_face
 from sonorant.tasks.asr.model import CtcConfig, CtcRecogniser, FeatureConfig
 from sonorant.tasks.asr.waveform import WaveformEncoderConfig
 from sonorant.text.alphabet import Alphabet
@@ -48,8 +48,7 @@ def load_foreign_recogniser(name: str | Path, revision: str | None = None) -> Ct
     """
     folder = find_folder(name, revision)
     values = read_json(folder / CONFIG)
-    kind = foreign_of(str(values.get("model_type")))
-    encoder, found, heads = read_hugging_face(folder)
+    kind, encoder, found, heads = read_hugging_face(folder)
     if getattr(encoder, "sample_rate", None) is None:
         raise ConfigError(
             f"{name}: a recogniser on the features of a {kind.name} is not known here; load_encoder reads it"
