@@ -31,7 +31,7 @@ Count = TypeVar("Count", int, Tensor)
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2Vec2ConformerConfig(WaveformFrontConfig):
-    """The defaults are the large model with relative positions, 593 M parameters."""
+    """The defaults are the large model with relative positions, 610 M parameters."""
 
     conv_norm: str = "layer"
     """After the convolutions: group (once, over the item), layer (each), none."""
@@ -166,12 +166,12 @@ def build(config: Wav2Vec2ConformerConfig) -> Wav2Vec2Conformer:
 
 
 def wav2vec2_conformer_large_rel_pos(**changes: Any) -> Wav2Vec2ConformerConfig:
-    """593 M parameters, relative positions (facebook/wav2vec2-conformer-rel-pos-large)."""
+    """610 M parameters, relative positions (facebook/wav2vec2-conformer-rel-pos-large)."""
     return replace(Wav2Vec2ConformerConfig(), **changes)
 
 
 def wav2vec2_conformer_large_rope(**changes: Any) -> Wav2Vec2ConformerConfig:
-    """568 M parameters, rotary positions (facebook/wav2vec2-conformer-rope-large-960h-ft)."""
+    """585 M parameters, rotary positions (facebook/wav2vec2-conformer-rope-large-960h-ft)."""
     return wav2vec2_conformer_large_rel_pos(**{"position": "rotary", **changes})
 
 

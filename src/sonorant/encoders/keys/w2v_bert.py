@@ -73,9 +73,7 @@ def _read(values: Mapping[str, Any], features: Mapping[str, Any]) -> W2vBertConf
         num_heads=values.get("num_attention_heads", 16),
         ffn_dim=values.get("intermediate_size", 4096),
         kernel_size=values.get("conv_depthwise_kernel_size", 31),
-        position={theirs: ours for ours, theirs in _POSITIONS.items()}[
-            values.get("position_embeddings_type", "relative_key")
-        ],
+        position={theirs: ours for ours, theirs in _POSITIONS.items()}[position],
         max_distance=values.get("left_max_position_embeddings", 64),
         max_ahead=values.get("right_max_position_embeddings", 8),
         dropout=float(values.get("hidden_dropout", 0.0)),
