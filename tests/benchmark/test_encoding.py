@@ -33,4 +33,5 @@ def test_what_was_measured_stays(tmp_path: Path) -> None:
     larger = save_trained_encoder(build(on_spectrum(tera_tiny(dim=128))), tmp_path / "larger")
     second = encoding_stage(work, "one", larger, seconds=1.0)
     assert second[0].value > 2 * first[0].value
-    assert second[0].name == "one/gmacs" and second[1].value != pytest.approx(first[1].value, rel=1e-9)
+    assert second[0].name == "one/gmacs"
+    assert second[1].value != pytest.approx(first[1].value, rel=1e-9)

@@ -55,6 +55,10 @@ def test_codes_are_those_of_clean_stacked_frames_where_most_is_hidden() -> None:
         assert mask[item, window].float().mean() >= 0.8
         stacked = features.values[item, window].flatten()[None]
         assert torch.equal(codes[item, frame], objective.quantizer.ids(stacked)[0])
+    found = objective.codes(batch)
+    assert torch.equal(found.ids[:, 0, : codes.shape[1]], codes[:, :, 0])
+    assert found.codebook_sizes == (16,)
+    assert found.frame_rate == context.frame_rate
     hidden = mask[:, : 4 * asked.shape[1]].unflatten(1, (-1, 4)).float().mean(2) >= 0.8
     inside = torch.arange(asked.shape[1]) < context.lengths[:, None]
     assert torch.equal(asked, hidden & inside)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sonorant.core.config import at_least, within
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask
-from sonorant.core.types import Batch, Features, Loss
+from sonorant.core.types import Batch, Codes, Features, Loss
 from sonorant.encoders.spectral import OnSpectrum
 from sonorant.losses.distill import instance_normalised
 from sonorant.losses.masked_units import unit_loss
@@ -111,6 +111,11 @@ class BestRq(nn.Module):
         inside = valid_mask(torch.minimum(lengths, context.lengths), num_frames)
         asked = inside & (share >= self.config.hidden_share - 1e-6)
         return replace(context, values=context.values[:, :num_frames]), codes[:, :num_frames], asked
+
+    def codes(self, batch: Batch) -> Codes:
+        """What would be asked for at each frame, whether or not it is hidden; a frame is what the encoder makes one of."""
+        ids, lengths = self._codes(self._features(batch))
+        return Codes(ids.mT, lengths, float(self.encoder.frame_rate), self.quantizer.codebook_sizes)
 
     def _features(self, batch: Batch) -> Features:
         features: Features = self.encoder.front(batch.waveform, batch.lengths)

@@ -26,6 +26,7 @@ RECIPES: dict[str, str] = {
     "tera": "sonorant.recipes.ssl.tera",
     "dinosr": "sonorant.recipes.ssl.dinosr",
     "data2vec_aqc": "sonorant.recipes.ssl.data2vec_aqc",
+    "nest": "sonorant.recipes.ssl.nest",
     "wav2vec2": "sonorant.recipes.ssl.wav2vec2",
 }
 
