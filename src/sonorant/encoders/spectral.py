@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sonorant.audio.features.cmvn import Cmvn
+from sonorant.audio.features.cmvn import Cmvn, cmvn
 from sonorant.audio.features.decibel import DecibelMel
 from sonorant.audio.features.deltas import add_deltas
 from sonorant.audio.features.fbank import Fbank
@@ -27,7 +27,7 @@ from sonorant.encoders.checkpoint import describe_config, described_module
 
 __all__ = [
     "FrontConfig", "OnSpectrum", "OnSpectrumConfig", "SpectralFront", "ast_front", "beats_front", "build", "dasheng_front",
-    "log_mel_front", "mfcc_front", "nemo_front", "on_spectrum", "stack_frames", "whisper_front",
+    "log_mel_front", "mfcc_front", "nemo_front", "on_spectrum", "seamless_front", "stack_frames", "whisper_front",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -62,6 +62,8 @@ class FrontConfig:
     """Taken from every value, whatever the corpus."""
     std: float = 1.0
     """What every value is divided by then."""
+    by_item: bool = False
+    """Bring each band of an item to mean 0 and (unbiased) variance 1, before frames are stacked."""
 
     def __post_init__(self) -> None:
         one_of("kind", self.kind, ("fbank", "mfcc", "whisper", "decibel", "nemo"))
@@ -108,6 +110,11 @@ def dasheng_front() -> FrontConfig:
 def nemo_front(num_mels: int = 80) -> FrontConfig:
     """What NVIDIA's Fast Conformers take: Parakeet, Canary, NEST."""
     return FrontConfig(kind="nemo", dim=num_mels, deltas=0)
+
+
+def seamless_front(num_mels: int = 80) -> FrontConfig:
+    """What w2v-BERT 2.0 takes: two frames side by side, each band normalised over the item (arXiv:2312.05187)."""
+    return log_mel_front(50, dim=num_mels, scale=32768.0, by_item=True)
 
 
 def stack_frames(features: Features, factor: int) -> Features:
@@ -188,6 +195,10 @@ class SpectralFront(nn.Module):
         if (self.config.mean, self.config.std) != (0, 1):
             normed = (features.values - self.config.mean) / self.config.std
             features = Features(zero_padding(normed, features.lengths), features.lengths, features.frame_rate)
+        if self.config.by_item:
+            count = features.lengths.clamp(min=1)[:, None, None]
+            normed = cmvn(features).values * ((count - 1) / count).sqrt().to(features.values)
+            features = Features(normed, features.lengths, features.frame_rate)
         if self.config.deltas:
             features = add_deltas(features, self.config.deltas)
         every = self.config.every

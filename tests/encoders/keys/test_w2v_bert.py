@@ -7,7 +7,9 @@ import torch
 from tests.encoders.keys.waveform_parity import converted, same_hidden_states
 
 from sonorant.core.errors import ConfigError
+from sonorant.core.types import Features
 from sonorant.encoders.keys.w2v_bert import W2V_BERT
+from sonorant.encoders.spectral import SpectralFront, seamless_front
 from sonorant.encoders.w2v_bert import W2vBert
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -57,3 +59,15 @@ def test_padded_batches_are_theirs(variant: str) -> None:
 def test_what_we_lack_is_said() -> None:
     with pytest.raises(ConfigError, match="hidden_act='gelu'"):
         W2V_BERT.read({**reference().config.to_dict(), "hidden_act": "gelu"}, {})
+
+
+def test_the_features_are_theirs() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    waveform = torch.randn(1, 16000) * 0.1
+    theirs = transformers.SeamlessM4TFeatureExtractor()(waveform[0].numpy(), sampling_rate=16000, return_tensors="pt")
+    expected = theirs["input_features"][0, : int(theirs["attention_mask"].sum())]
+    ours = SpectralFront(seamless_front())(waveform, torch.tensor([16000]))
+    assert isinstance(ours, Features)
+    assert (ours.frame_rate, ours.values.shape[1:]) == (50.0, expected.shape)
+    torch.testing.assert_close(ours.values[0], expected, atol=2e-3, rtol=1e-3)

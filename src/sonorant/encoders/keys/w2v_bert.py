@@ -9,6 +9,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.encoders.convert import Change, Foreign, KeyTable, check_fixed
 from sonorant.encoders.keys.wav2vec2 import HEADS
 from sonorant.encoders.keys.wav2vec2_conformer import block_rows
+from sonorant.encoders.spectral import seamless_front
 from sonorant.encoders.w2v_bert import W2vBertConfig
 
 __all__ = ["W2V_BERT"]
@@ -141,4 +142,5 @@ W2V_BERT = Foreign(
     architecture="Wav2Vec2BertModel",
     ctc="Wav2Vec2BertForCTC",
     heads=HEADS,
+    front=lambda config: seamless_front(config.input_dim // 2),
 )
