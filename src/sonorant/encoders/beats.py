@@ -80,6 +80,7 @@ class BeatsConfig:
 class Beats(nn.Module):
     """Log-mel frames → one frame a column of patches, 6.25 a second.
 
+    >>> import torch
     >>> encoder = Beats(beats_tiny()).eval()
     >>> encoder(torch.zeros(1, 100, 128), torch.tensor([100])).values.shape
     torch.Size([1, 6, 512])

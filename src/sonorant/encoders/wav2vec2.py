@@ -100,6 +100,7 @@ class Wav2Vec2Config:
 class Wav2Vec2(nn.Module):
     """Waveform → frames of `config.dim`, 50 a second.
 
+    >>> import torch
     >>> encoder = Wav2Vec2(wav2vec2_tiny()).eval()
     >>> encoder(torch.randn(1, 16000), torch.tensor([16000])).values.shape
     torch.Size([1, 49, 64])
