@@ -83,6 +83,51 @@ def test_logits_and_transcripts_are_theirs(kind: str, tmp_path: Path, capsys: py
     assert math.isclose(model.frame_rate, 16000 / 320)
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_parakeet_says_what_it_says_there(kind: str, tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers")
+    pytest.importorskip("librosa")
+    trainers, special = library.trainers, ["<unk>"]
+    if kind == "bpe":
+        backend = library.Tokenizer(library.models.BPE(unk_token="<unk>"))
+        trainer = trainers.BpeTrainer(vocab_size=30, special_tokens=special, show_progress=False)
+    else:
+        backend = library.Tokenizer(library.models.Unigram())
+        trainer = trainers.UnigramTrainer(vocab_size=22, special_tokens=special, unk_token="<unk>", show_progress=False)
+    backend.pre_tokenizer, backend.decoder = library.pre_tokenizers.Metaspace(), library.decoders.Metaspace()
+    backend.train_from_iterator(["the cat sat on the mat", "a hat that sat at the hat"] * 4, trainer)
+    tokenizer = transformers.ParakeetTokenizer(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>")
+    settings = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "num_mel_bins": 40,
+        "subsampling_conv_channels": 8, "initializer_range": 0.3,
+    }  # fmt: skip
+    blank = tokenizer.pad_token_id
+    config = transformers.ParakeetCTCConfig(encoder_config=settings, vocab_size=len(tokenizer), pad_token_id=blank)
+    torch.manual_seed(0)
+    theirs = transformers.ParakeetForCTC(config).eval()
+    extractor = transformers.ParakeetFeatureExtractor(feature_size=40)
+    waveform = sound(3.0)
+    inputs = extractor([waveform.numpy()], sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        theirs.ctc_head.bias -= theirs(**inputs).logits.mean((0, 1))
+        logits = theirs(**inputs).logits
+    for part in (theirs, tokenizer, extractor):
+        part.save_pretrained(tmp_path)
+    model = load_foreign_recogniser(tmp_path)
+    with torch.no_grad():
+        scores, lengths = model(waveform[None], torch.tensor([len(waveform)]))
+    order = [blank, *(index for index in range(len(tokenizer)) if index != blank)]
+    expected = logits.log_softmax(-1)[:, : int(lengths[0]), order]
+    torch.testing.assert_close(scores, expected, atol=2e-3, rtol=0)
+    found = open_transcriber(tmp_path).transcribe_waveform(waveform)
+    best = logits.argmax(-1)[0, : int(lengths[0])]
+    assert found.text == " ".join(tokenizer.decode(best).split())
+    assert len(set(best.tolist())) > 3
+    assert math.isclose(model.frame_rate, 12.5)
+    text = "the hat sat"
+    assert [order[index] for index in model.tokenizer.encode(text)] == tokenizer(text)["input_ids"]
+
+
 def test_a_blank_that_is_not_the_first(tmp_path: Path) -> None:
     symbols = [*"abcdefgh", " ", "<unk>", "<s>", "</s>", "'", "<pad>"]
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}

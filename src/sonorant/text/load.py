@@ -5,14 +5,16 @@ from typing import Any
 
 from sonorant.core.errors import DataError, unknown_name
 from sonorant.text.alphabet import Alphabet
+from sonorant.text.pieces import Pieces
 from sonorant.text.pronounced import Pronounced
 from sonorant.text.subword import Subword
 from sonorant.text.tokenizer import Tokenizer
 
 __all__ = ["TOKENIZERS", "tokenizer_from_plain"]
 
-TOKENIZERS: dict[str, type[Alphabet] | type[Subword] | type[Pronounced]] = {
+TOKENIZERS: dict[str, type[Alphabet] | type[Subword] | type[Pronounced] | type[Pieces]] = {
     "alphabet": Alphabet,
+    "pieces": Pieces,
     "pronounced": Pronounced,
     "subword": Subword,
 }

@@ -20,11 +20,14 @@ from sonorant.encoders.checkpoint import describe_config
 from sonorant.encoders.convert import Foreign
 from sonorant.encoders.hub import CONFIG, find_folder, hub_name, read_json
 from sonorant.encoders.load import read_hugging_face
+from sonorant.encoders.spectral import on_spectrum
 from sonorant.tasks.asr.model import CtcConfig, CtcRecogniser, FeatureConfig
 from sonorant.tasks.asr.waveform import WaveformEncoderConfig
 from sonorant.text.alphabet import Alphabet
+from sonorant.text.pieces import Pieces
+from sonorant.text.tokenizer import Tokenizer
 
-__all__ = ["ctc_alphabet", "is_foreign", "load_foreign_recogniser"]
+__all__ = ["ctc_alphabet", "ctc_pieces", "is_foreign", "load_foreign_recogniser"]
 
 
 def is_foreign(name: str | Path) -> bool:
@@ -49,18 +52,19 @@ def load_foreign_recogniser(name: str | Path, revision: str | None = None) -> Ct
     folder = find_folder(name, revision)
     values = read_json(folder / CONFIG)
     kind, encoder, found, heads = read_hugging_face(folder)
-    if getattr(encoder, "sample_rate", None) is None:
-        raise ConfigError(
-            f"{name}: a recogniser on the features of a {kind.name} is not known here; load_encoder reads it"
-        )
     weight, bias = _head(kind, heads, folder)
-    blank = values.get("pad_token_id", 0)
-    alphabet, order = ctc_alphabet(folder, len(weight), blank)
-    rate = encoder.sample_rate
+    tokenizer, order = _vocabulary(folder, len(weight), values.get("pad_token_id", 0))
+    frames = kind.front(encoder)
+    whole = encoder if frames is None else on_spectrum(encoder, frames)
+    rate = getattr(encoder if frames is None else frames, "sample_rate", None)
+    if rate is None:
+        raise ConfigError(f"{name}: the features that a {kind.name} takes are not known here; load_encoder reads it")
     features = FeatureConfig(kind="waveform", sample_rate=rate, dim=1, hop=1 / rate, normalise="none")
-    options = WaveformEncoderConfig(encoder=describe_config(encoder), input_frame_rate=float(rate))
-    model = CtcRecogniser(CtcConfig(features=features, encoder="waveform", encoder_options=to_plain(options)), alphabet)
-    load_weights(model.encoder.inner, found.weights, where=str(name))
+    options = WaveformEncoderConfig(encoder=describe_config(whole), input_frame_rate=float(rate))
+    config = CtcConfig(features=features, encoder="waveform", encoder_options=to_plain(options))
+    model = CtcRecogniser(config, tokenizer)
+    inner = model.encoder.inner
+    load_weights(inner if frames is None else inner.encoder, found.weights, where=str(name))
     with torch.no_grad():
         model.head.weight.copy_(weight[order])
         model.head.bias.copy_(bias[order])
@@ -75,6 +79,49 @@ def _head(kind: Foreign, heads: Mapping[str, Tensor], folder: Path) -> tuple[Ten
             "reads the encoder alone"
         )
     return weight.flatten(1), bias  # a kernel of one frame is a matrix
+
+
+def _vocabulary(folder: Path, size: int, blank: int) -> tuple[Tokenizer, list[int]]:
+    if (folder / "vocab.json").is_file() or not (folder / "tokenizer.json").is_file():
+        return ctc_alphabet(folder, size, blank)
+    return ctc_pieces(folder, size, blank)
+
+
+def ctc_pieces(folder: Path, size: int, blank: int) -> tuple[Pieces, list[int]]:
+    """As `ctc_alphabet`, of a vocabulary of subwords in `tokenizer.json`.
+
+    Raises:
+        ConfigError: neither BPE nor unigram, or of another size.
+    """
+    told = read_json(folder / "tokenizer.json")
+    model, added = told.get("model", {}), told.get("added_tokens", [])
+    special = {token["content"] for token in added if token.get("special")}
+    ids = {token["content"]: int(token["id"]) for token in added}
+    scores: dict[str, float] = {}
+    if model.get("type") == "BPE":
+        ids |= model["vocab"]
+    elif model.get("type") == "Unigram":
+        scores = dict(model["vocab"])
+        ids |= {piece: index for index, piece in enumerate(scores)}
+        special.add(model["vocab"][model.get("unk_id") or 0][0])
+    else:
+        raise ConfigError(
+            f"{folder}: a vocabulary of type {model.get('type')!r} is not known here, only BPE and Unigram"
+        )
+    by_id, order = _ordered(folder, {index: piece for piece, index in ids.items()}, size, blank)
+    pieces = [by_id[index] for index in order[1:]]
+    merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model.get("merges", [])]
+    likely = [scores.get(piece, 0.0) for piece in pieces] if scores else []
+    kept = [piece for piece in pieces if piece in special]
+    return Pieces(pieces, merges=merges, scores=likely, special=kept), order
+
+
+def _ordered(folder: Path, by_id: dict[int, str], size: int, blank: int) -> tuple[dict[int, str], list[int]]:
+    """The blank first, all others as they stand."""
+    missing = [index for index in range(size) if index not in by_id and index != blank]
+    if missing:
+        raise ConfigError(f"{folder}: the head has {size} rows and the vocabulary no symbol for row {missing[0]}")
+    return by_id, [blank, *(index for index in range(size) if index != blank)]
 
 
 def ctc_alphabet(folder: Path, size: int, blank: int) -> tuple[Alphabet, list[int]]:
@@ -97,10 +144,7 @@ def ctc_alphabet(folder: Path, size: int, blank: int) -> tuple[Alphabet, list[in
     by_id = {index: symbol for symbol, index in {**ids, **_added(folder)}.items()}
     names = {name: _text(told.get(name, default)) for name, default in _NAMES.items()}
     blank = next((index for index, symbol in by_id.items() if symbol == names["pad_token"]), blank)
-    missing = [index for index in range(size) if index not in by_id and index != blank]
-    if missing:
-        raise ConfigError(f"{folder}: the head has {size} rows and the vocabulary no symbol for row {missing[0]}")
-    order = [blank, *(index for index in range(size) if index != blank)]
+    by_id, order = _ordered(folder, by_id, size, blank)
     phones = "Phoneme" in str(told.get("tokenizer_class", ""))
     special = {names["bos_token"], names["eos_token"], names["unk_token"], *_added(folder)}
     return _alphabet(
