@@ -124,6 +124,25 @@ def test_an_adapter_is_stored_alone(kind: str, tmp_path: Path) -> None:
         load_adapter(other, folder)
 
 
+@pytest.mark.parametrize("name", ["wav2vec2_conformer_tiny", "mr_hubert_tiny", "sew_toy", "w2v_bert_tiny"])
+def test_other_families_are_adapted_too(name: str) -> None:
+    torch.manual_seed(0)
+    encoder: Any = build_encoder(name, **({"position": "rotary"} if "conformer" in name else {})).eval()
+    values = torch.randn(2, 3000) if encoder.input == "waveform" else torch.randn(2, 40, 160)
+    lengths = torch.tensor([values.shape[1], values.shape[1] * 2 // 3])
+    before = encoder(values, lengths).values.detach()
+    names = adapt(encoder, LoraConfig(rank=2), HoulsbyConfig(dim=2), AdapterBiasConfig(), PrefixConfig(length=2))
+    torch.testing.assert_close(encoder(values, lengths).values, before, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        for key, parameter in encoder.named_parameters():
+            if key in names:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    changed = encoder(values, lengths).values.detach()
+    assert (changed - before).abs().max() > 0.01
+    merge(encoder)
+    torch.testing.assert_close(encoder(values, lengths).values, changed, atol=1e-4, rtol=1e-4)
+
+
 def test_chosen_blocks_alone_are_adapted() -> None:
     encoder = built("wav2vec2_tiny")
     names = adapt(encoder, HoulsbyConfig(dim=4, layers=(1,)))

@@ -118,9 +118,10 @@ def test_slower_layers_are_read_at_the_time_of_each_frame() -> None:
     assert found.frame_rate == 50.0
 
 
-def test_a_tap_fits_an_encoder() -> None:
+@pytest.mark.parametrize("name", ["wav2vec2_tiny", "mr_hubert_tiny", "sew_toy"])
+def test_a_tap_fits_an_encoder(name: str) -> None:
     torch.manual_seed(0)
-    encoder = build_encoder("wav2vec2_tiny").eval()
+    encoder = build_encoder(name).eval()
     outputs = encoder(torch.randn(2, 8000), torch.tensor([8000, 6000]), layers=True)
     out = build_tap("weighted_sum", encoder.num_layers + 1, encoder.dim)(outputs)
     assert out.values.shape == outputs[-1].values.shape
