@@ -304,6 +304,21 @@ def test_files_of_encoders_over_patches(tmp_path: Path) -> None:
     weights = dasheng_table(dasheng.config).to_theirs(dasheng.state_dict())
     torch.save({"model": weights, "config": size}, tmp_path / "dasheng.pt")
     assert same(load_encoder(tmp_path / "dasheng.pt"), dasheng)
+    whole: Any = load_encoder(tmp_path / "dasheng.pt", front=True)
+    assert whole.input == "waveform"
+    assert whole(torch.randn(1, 16000), torch.tensor([16000])).values.shape[2] == 16
+
+
+def test_s3prls_files_and_features_that_are_not_known(tmp_path: Path) -> None:
+    from sonorant.encoders.keys.tera import S3PRL
+
+    tera: Any = build_encoder("tera_tiny")
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    told = {"transformer": {**size, "hidden_dropout_prob": 0.0}}
+    torch.save({"Transformer": S3PRL.to_theirs(tera.state_dict()), "Upstream_Config": told}, tmp_path / "states.ckpt")
+    assert same(load_encoder(tmp_path / "states.ckpt"), tera)
+    with pytest.raises(ConfigError, match="the features that this encoder was trained on are not known here"):
+        load_encoder(tmp_path / "states.ckpt", front=True)
 
 
 def test_fairseqs_names_as_its_files_have_them() -> None:

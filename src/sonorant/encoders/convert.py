@@ -8,7 +8,7 @@ that no row knows is an error. The tables are in `encoders/keys/`, one file a fa
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -133,10 +133,6 @@ class KeyTable:
             raise CheckpointError(f"{len(left_over)} of our weights have no name there, such as {left_over[0]}")
         names = {own: theirs for theirs, own in self.kept.items()}
         return result | {names[name]: tensor for name, tensor in kept.items() if name in names}
-
-    def extended(self, dropped: Mapping[str, str]) -> "KeyTable":
-        """The same with further keys that are left out."""
-        return replace(self, dropped={**self.dropped, **dropped})
 
     def _row(self, name: str) -> tuple[str, Row] | None:
         for row in self.rows:

@@ -159,8 +159,7 @@ def read_hugging_face(folder: Path) -> tuple[Foreign, Any, Converted, Weights]:
     kind = foreign_of(str(values.get("model_type")))
     config = kind.read(values, read_features(folder))
     inner, heads = under_prefix(read_weights(folder), *kind.prefixes)
-    table = kind.table(config)
-    found = table.to_ours(inner, str(folder)) if heads else table.extended(kind.heads).to_ours(inner, str(folder))
+    found = kind.table(config).to_ours(inner, str(folder))
     kind.check(found, str(folder))
     left = KeyTable((), kind.heads).to_ours(heads, str(folder))
     return kind, config, Converted(found.weights, found.kept, {**found.dropped, **left.dropped}), heads

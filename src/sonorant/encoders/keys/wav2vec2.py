@@ -5,7 +5,9 @@ from typing import Any
 
 from sonorant.core.errors import ConfigError
 from sonorant.encoders.convert import Change, Foreign, KeyTable, Row, check_fixed
+from sonorant.encoders.keys.waveform_front import FEATURE_FIELDS, read_convs, write_convs, write_features
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config
+from sonorant.nn.waveform import WAV2VEC2_LAYERS
 
 __all__ = ["DATA2VEC_AUDIO", "HEADS", "HUBERT", "PER_HEAD", "UNISPEECH_SAT", "WAV2VEC2", "WAVLM"]
 
@@ -72,10 +74,7 @@ _FIXED = {
 def _read(values: Mapping[str, Any], features: Mapping[str, Any]) -> Wav2Vec2Config:
     kind = values["model_type"]
     check_fixed(values, _FIXED, kind)
-    check_fixed(features, {"feature_size": 1, "padding_value": 0.0}, kind)
-    convs = [values.get(name, default) for name, default in _CONVS.items()]
-    if len({len(column) for column in convs}) > 1:
-        raise ConfigError(f"a {kind} encoder needs equally many of {', '.join(_CONVS)}, got {[len(c) for c in convs]}")
+    check_fixed(features, FEATURE_FIELDS, kind)
     stacked = kind == "data2vec-audio"
     position = (
         {
@@ -91,7 +90,7 @@ def _read(values: Mapping[str, Any], features: Mapping[str, Any]) -> Wav2Vec2Con
         sample_rate=features.get("sampling_rate", 16000),
         # Their class normalises unless it is told not to; a folder without the file says nothing.
         normalise=bool(features) and features.get("do_normalize", True),
-        conv_layers=tuple(zip(*convs, strict=True)),
+        conv_layers=read_convs(values, WAV2VEC2_LAYERS),
         conv_norm="layer" if stacked else values.get("feat_extract_norm", "group"),
         conv_bias=values.get("conv_bias", False),
         local_norm=values.get("feat_proj_layer_norm", True),
@@ -110,14 +109,6 @@ def _read(values: Mapping[str, Any], features: Mapping[str, Any]) -> Wav2Vec2Con
     )
 
 
-_CONVS = {
-    "conv_dim": (512,) * 7,
-    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
-    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
-}
-"""Their fields of the convolutions and transformers' defaults."""
-
-
 def _write(config: Wav2Vec2Config, kind: str) -> dict[str, Any]:
     stacked, gated = kind == "data2vec-audio", kind == "wavlm"
     needed: dict[str, Any] = {
@@ -131,9 +122,7 @@ def _write(config: Wav2Vec2Config, kind: str) -> dict[str, Any]:
             raise ConfigError(f"transformers' {kind} has {name}={value!r} only, got {getattr(config, name)!r}")
     if config.conv_norm == "none":
         raise ConfigError(f"transformers' {kind} has conv_norm='group' or 'layer' only, got 'none'")
-    columns = zip(*config.conv_layers, strict=True)
-    values: dict[str, Any] = {name: list(column) for name, column in zip(_CONVS, columns, strict=True)} | {
-        "num_feat_extract_layers": len(config.conv_layers),
+    values: dict[str, Any] = write_convs(config.conv_layers) | {
         "conv_bias": config.conv_bias,
         "hidden_size": config.dim,
         "num_hidden_layers": config.num_layers,
@@ -154,26 +143,13 @@ def _write(config: Wav2Vec2Config, kind: str) -> dict[str, Any]:
     return values | ({"num_buckets": config.num_buckets, "max_bucket_distance": config.max_distance} if gated else {})
 
 
-def _features(config: Wav2Vec2Config) -> dict[str, Any]:
-    return {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "do_normalize": config.normalise,
-        "feature_size": 1,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        # Their group norm runs over the padding whatever the mask says, and such models were trained without one.
-        "return_attention_mask": config.conv_norm == "layer",
-        "sampling_rate": config.sample_rate,
-    }
-
-
 def _foreign(name: str, cls: str, prefix: str) -> Foreign:
     return Foreign(
         name=name,
         prefixes=(prefix,),
         read=_read,
         write=lambda config: _write(config, name),
-        features=_features,
+        features=write_features,
         table=lambda config: TABLE,
         config=Wav2Vec2Config,
         architecture=f"{cls}Model",

@@ -5,9 +5,10 @@ from typing import Any
 
 from sonorant.core.errors import ConfigError
 from sonorant.encoders.convert import Row
+from sonorant.encoders.wav2vec2 import Wav2Vec2Config
 from sonorant.encoders.waveform_front import WaveformFrontConfig
 
-__all__ = ["CONV_ROWS", "FEATURE_FIELDS", "read_convs", "read_front", "write_features", "write_front"]
+__all__ = ["CONV_ROWS", "FEATURE_FIELDS", "read_convs", "read_front", "write_convs", "write_features", "write_front"]
 
 CONV_ROWS: list[Row] = [
     ("feature_extractor.conv_layers.{}.layer_norm.weight", "front.convs.convs.{}.scale"),
@@ -29,6 +30,14 @@ def read_convs(values: Mapping[str, Any], defaults: Sequence[tuple[int, int, int
     if len({len(column) for column in columns}) > 1:
         raise ConfigError(f"{', '.join(_CONVS)} must be equally long, got {[len(column) for column in columns]}")
     return tuple(zip(*columns, strict=True))
+
+
+def write_convs(layers: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
+    """The inverse of `read_convs`."""
+    columns = zip(*layers, strict=True)
+    return {name: list(column) for name, column in zip(_CONVS, columns, strict=True)} | {
+        "num_feat_extract_layers": len(layers)
+    }
 
 
 def read_front(
@@ -58,9 +67,7 @@ def write_front(config: WaveformFrontConfig, kind: str) -> dict[str, Any]:
     """
     if config.conv_norm == "none" or not config.local_norm:
         raise ConfigError(f"transformers' {kind} has conv_norm='group' or 'layer' and local_norm=True only")
-    columns = zip(*config.conv_layers, strict=True)
-    return {name: list(column) for name, column in zip(_CONVS, columns, strict=True)} | {
-        "num_feat_extract_layers": len(config.conv_layers),
+    return write_convs(config.conv_layers) | {
         "feat_extract_norm": config.conv_norm,
         "conv_bias": config.conv_bias,
         "hidden_size": config.dim,
@@ -71,7 +78,7 @@ def write_front(config: WaveformFrontConfig, kind: str) -> dict[str, Any]:
     }
 
 
-def write_features(config: WaveformFrontConfig) -> dict[str, Any]:
+def write_features(config: WaveformFrontConfig | Wav2Vec2Config) -> dict[str, Any]:
     """Their `preprocessor_config.json`."""
     return {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
