@@ -121,6 +121,24 @@ HOT_PATHS = (
     ),
     HotPath("training a vector quantiser over vector-quantize-pytorch", "quantize", "VQ 1024", at_least=1),
     HotPath("training a Gumbel quantiser over transformers", "quantize", "Gumbel", at_least=1),
+    HotPath(
+        "HuBERT base, mixed lengths, fp32, over transformers' padded batch",
+        "encoders",
+        "fp32, mixed.*padded there",
+        at_least=2.5,
+        front=True,
+    ),
+    HotPath("the same over transformers one by one", "encoders", "fp32, mixed.*one by one", at_least=1.1),
+    HotPath("the same in bf16", "encoders", "bf16 autocast, mixed.*padded", at_least=2.5),
+    HotPath("equal lengths, fp32", "encoders", "fp32, equal.*padded there", at_least=1),
+    HotPath("its memory beside the weights", "encoders", "memory beside the weights", at_least=2),
+    HotPath(
+        "HuBERT base, training step, mixed lengths, fp32",
+        "encoders",
+        "training step, fp32, mixed",
+        at_least=2.5,
+        front=True,
+    ),
     HotPath("training step, `fit` over a bare loop", "train_step", "training step, GRU 128", at_least=0.95, front=True),
     HotPath(
         "training step, Conformer 4 × 144", "ctc", "training step: Conformer 4 × 144, frames", "ours", unit="audio-s/s"
