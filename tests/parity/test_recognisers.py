@@ -159,6 +159,26 @@ def test_letters_of_the_other_case_and_a_copy_of_our_own(tmp_path: Path) -> None
         assert torch.equal(again(waveform, lengths).values, model(waveform, lengths).values)
 
 
+def test_phones_stand_apart(tmp_path: Path) -> None:
+    symbols = ["<pad>", "<s>", "</s>", "<unk>", "aɪ", "b", "d", "tʃ", "ə", "ɪ", "k", "s", "t", "n"]
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
+    theirs, _ = made(tmp_path, vocabulary=vocabulary)
+    tokenizer = transformers.Wav2Vec2PhonemeCTCTokenizer(
+        str(tmp_path / "vocab.json"), do_phonemize=False, word_delimiter_token=None
+    )
+    (tmp_path / "tokenizer_config.json").unlink()
+    tokenizer.save_pretrained(tmp_path)
+    model = load_foreign_recogniser(tmp_path)
+    assert model.tokenizer.encode("b aɪ t") == [5, 4, 12]
+    waveform = sound(2.0)
+    normed = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
+    with torch.no_grad():
+        best = theirs(normed[None]).logits.argmax(-1)[0]
+    expected = tokenizer.decode(best)
+    assert len(set(best.tolist())) > 3
+    assert open_transcriber(tmp_path).transcribe_waveform(waveform).text == " ".join(expected.split())
+
+
 def test_what_is_no_recogniser_is_refused(tmp_path: Path) -> None:
     made(tmp_path / "model")
     model: Any = load_foreign_recogniser(tmp_path / "model").encoder

@@ -70,7 +70,8 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
     errors = require("huggingface_hub.errors", extra="hub")
     try:
         folder = Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
-        if _weight_files(folder):
+        # A download that was broken off, or one without weights, is gone on with.
+        if (files := _weight_files(folder)) and all(file.is_file() for file in files):
             return folder
     except (errors.LocalEntryNotFoundError, errors.HFValidationError, FileNotFoundError):
         pass

@@ -17,7 +17,7 @@ from sonorant.encoders.keys.wav2vec2 import PER_HEAD
 from sonorant.encoders.pickled import plain
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config
 
-__all__ = ["TABLE", "conv_layers", "front", "read"]
+__all__ = ["TABLE", "conv_layers", "front", "inner_weights", "model_options", "read"]
 
 _BLOCK, _OURS = "encoder.layers.{}.", "stack.blocks.{}."
 _WEIGHT = "stack.position.conv.parametrizations.weight."
@@ -83,10 +83,10 @@ def read(content: Any, where: str) -> tuple[Any, Converted] | None:
     """
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
         return None
-    weights = _inner(dict(content["model"]))
+    weights = inner_weights(dict(content["model"]))
     if not any(name.startswith("feature_extractor.conv_layers.0.0.") for name in weights):
         return None
-    model, task = _options(content)
+    model, task = model_options(content)
     if any(name.startswith("feature_aggregator.") for name in weights):
         return _wav2vec(model), WAV2VEC.to_ours(weights, where)
     return _wav2vec2(model, task, weights), TABLE.to_ours(weights, where)
@@ -96,13 +96,13 @@ def front(config: Any) -> None:
     """They take waveforms."""
 
 
-def _inner(weights: Weights) -> Weights:
+def inner_weights(weights: Weights) -> Weights:
     """The encoder's part of a fine-tuned model; the head's keys keep the prefix's first part off."""
     inner, heads = under_prefix(weights, "w2v_encoder.w2v_model")
     return {**inner, **under_prefix(heads, "w2v_encoder")[0]}
 
 
-def _options(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def model_options(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the file says of the model and of the data, plain."""
     cfg, args = plain(content.get("cfg")), plain(content.get("args"))
     if isinstance(cfg, dict) and isinstance(cfg.get("model"), dict):
@@ -117,7 +117,7 @@ def _options(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         )
     inner = model.get("w2v_args")
     if isinstance(inner, dict):
-        return _options({"cfg": inner} if "model" in inner else {"args": inner})
+        return model_options({"cfg": inner} if "model" in inner else {"args": inner})
     return model, task
 
 

@@ -57,10 +57,10 @@ def read(content: Any, where: str) -> tuple[MrHubertConfig, Converted] | None:
     """
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
         return None
-    weights = fairseq._inner(dict(content["model"]))
+    weights = fairseq.inner_weights(dict(content["model"]))
     if not any(name.startswith("middle_encoder.") for name in weights):
         return None
-    model, task = fairseq._options(content)
+    model, task = fairseq.model_options(content)
     config = _config(model, task, weights)
     return config, mr_hubert_table(config).to_ours(weights, where)
 
@@ -73,6 +73,8 @@ def _config(model: Mapping[str, Any], task: Mapping[str, Any], weights: Mapping[
     factors = tuple(ratios[1::2])
     override = model.get("override_encoder_layers") or ""
     layers = _listed(override, "override_encoder_layers") if override else []
+    # Their decoders are counted from the outermost and run from the innermost.
+    layers = layers[: len(factors) + 1] + layers[: len(factors) : -1]
     return MrHubertConfig(
         sample_rate=task.get("sample_rate", 16000),
         normalise=bool(task.get("normalize", False)),
