@@ -10,11 +10,11 @@ from tests.contracts.tiny_encoder import TinyEncoder
 from sonorant.core.errors import ConfigError
 from sonorant.losses.information import feature_penalty
 from sonorant.nn.masking import MaskConfig
+from sonorant.nn.quantize.quantizer import joint_codes
 from sonorant.objectives.contrastive import (
     Wav2Vec2Config,
     Wav2Vec2Objective,
     continuous_bert_objective,
-    joint_codes,
     wav2vec2_objective,
 )
 

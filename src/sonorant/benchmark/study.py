@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from sonorant.benchmark.encoding import encoding_stage
+from sonorant.benchmark.finetuning import finetune_stage
 from sonorant.benchmark.pretraining import (
     PretrainConfig,
     agreement,
@@ -46,6 +47,7 @@ from sonorant.data.batches import BatchConfig
 from sonorant.encoders.checkpoint import KIND, describe_config, load_trained_encoder
 from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front
 from sonorant.encoders.tera import TeraConfig, tera
+from sonorant.train.checkpoint import restore_weights
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 from sonorant.units.store import UnitStore
@@ -193,6 +195,20 @@ class Study:
             self.work, arm, build, self.train, training or self.config.training, dict(labels or {}), settings
         )
 
+    def trained(self, folder: Path, objective: Any, *, encoder: Any = None) -> Any:
+        """The objective of a `pretrain` as it was trained, with what it has beside the encoder, such as its quantiser.
+
+        Args:
+            folder: what `pretrain` gave.
+            objective: the same configuration.
+            encoder: likewise.
+        """
+        own = self.encoder if encoder is None else from_waveforms(encoder, self.config.front)
+        front = self.front if encoder is None else self._statistics(own)
+        module = _objective(own, front, objective, {}, None, False)
+        restore_weights(module, folder.parent / "training")
+        return module.eval()
+
     def judge(self, arm: str, encoder: Path, finetune: bool = True) -> list[Score]:
         """`arm/phone_accuracy`, `arm/speaker_accuracy`, with `_noisy`, and `arm/per`."""
         protocol = self.config.protocol if finetune else replace(self.config.protocol, finetune=None)
@@ -214,9 +230,17 @@ class Study:
         """`arm/gmacs` for a second of audio, `arm/encode_rate` and `arm/parameters`: see `encoding_scores`."""
         return encoding_stage(self.work, arm, encoder)
 
-    def references(self) -> list[Score]:
+    def references(self, finetune: bool = True) -> list[Score]:
         """The arms `random` (its `per` is the network trained from scratch) and `log_mel`."""
-        return references(self.work, self.encoder, self.corpus, self.config.protocol, self.front)
+        protocol = self.config.protocol if finetune else replace(self.config.protocol, finetune=None)
+        return references(self.work, self.encoder, self.corpus, protocol, self.front)
+
+    def scratch(self, arm: str, encoder: Any) -> list[Score]:
+        """`arm/per` of another network that was trained on the few labels alone; none where nothing is fine-tuned."""
+        finetune = self.config.protocol.finetune
+        if finetune is None:
+            return []
+        return finetune_stage(self.work, arm, self.random(encoder), self.corpus, finetune, scratch=True)
 
     def arms(
         self, objectives: Mapping[str, Any], always: Sequence[str], finetuned: Sequence[str] = (), **options: Any

@@ -19,13 +19,13 @@ from sonorant.losses.contrastive import contrastive_logits, info_nce, negatives_
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.masking import MaskConfig, frames_at, hidden_first
 from sonorant.nn.quantize.gumbel import GumbelCodebook, gumbel_temperature
-from sonorant.nn.quantize.quantizer import Quantizer
+from sonorant.nn.quantize.quantizer import Quantizer, joint_codes
 from sonorant.objectives.collapse import contrast_statistics, frame_statistics
 from sonorant.objectives.steps import StepCounter
 from sonorant.objectives.views import Hiding, add_penalty, local_features, penalised, seeds_of, takes_waveform
 
 __all__ = [
-    "QuantizedTargets", "Targets", "Wav2Vec2Config", "Wav2Vec2Objective", "continuous_bert_objective", "joint_codes",
+    "QuantizedTargets", "Targets", "Wav2Vec2Config", "Wav2Vec2Objective", "continuous_bert_objective",
     "wav2vec2_objective",
 ]  # fmt: skip
 
@@ -128,18 +128,6 @@ class QuantizedTargets(nn.Module):
         found = self.quantizer(zero_padding(values, counts), counts, seeds)
         codes = joint_codes(found.ids, self.quantizer.codebook_sizes)
         return Targets(self.project(found.values), codes, found.penalty, found.usage)
-
-
-def joint_codes(ids: Int[Tensor, "batch codebook frame"], sizes: tuple[int, ...]) -> Int[Tensor, "batch frame"]:
-    """One number for the codes of all codebooks.
-
-    >>> joint_codes(torch.tensor([[[1, 0], [2, 3]]]), (5, 10)).tolist()
-    [[12, 3]]
-    """
-    joint = torch.zeros_like(ids[:, 0])
-    for column, size in zip(ids.unbind(dim=1), sizes, strict=True):
-        joint = joint * size + column
-    return joint
 
 
 class Wav2Vec2Objective(nn.Module):

@@ -24,15 +24,16 @@ from sonorant.losses.contrastive import (
     negatives_within,
 )
 from sonorant.nn.dropout import Dropout
-from sonorant.nn.quantize.gumbel import GumbelCodebook, gumbel_temperature
-from sonorant.nn.quantize.product import Product
+from sonorant.nn.quantize.catalogue import build_quantizer
+from sonorant.nn.quantize.gumbel import gumbel_temperature
 from sonorant.nn.quantize.quantizer import Quantized, Quantizer
-from sonorant.nn.quantize.vq import VectorCodebook
 from sonorant.objectives.collapse import contrast_statistics, frame_statistics
 from sonorant.objectives.steps import StepCounter
 from sonorant.objectives.views import add_penalty, local_features, penalised, seeds_of, takes_waveform
 
-__all__ = ["FutureConfig", "FuturePrediction", "cpc_objective", "vq_wav2vec_objective", "wav2vec_objective"]
+__all__ = [
+    "FutureConfig", "FuturePrediction", "cpc_objective", "quantizer_of", "vq_wav2vec_objective", "wav2vec_objective",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +88,21 @@ class FutureConfig:
             raise ConfigError(f"gumbel_end must be above 0, got {self.gumbel_end}")
 
 
-def _quantizer(dim: int, config: FutureConfig) -> Quantizer | None:
+def quantizer_of(dim: int, config: FutureConfig) -> tuple[str, dict[str, Any]]:
+    """Name and options, as `nn.quantize.catalogue.build_quantizer` takes them, of the quantiser of frames `dim` wide.
+
+    Raises:
+        ConfigError: the configuration has none, or the codebooks do not divide the width.
+    """
     if config.quantizer == "none":
-        return None
-    size, groups = config.codebook_size, config.num_codebooks
-    if dim % groups:
-        raise ConfigError(f"num_codebooks must divide the front end's width, got {groups} and {dim}")
+        raise ConfigError("this configuration has quantizer='none'; take gumbel or kmeans")
+    if dim % config.num_codebooks:
+        raise ConfigError(f"num_codebooks must divide the front end's width, got {config.num_codebooks} and {dim}")
+    options: dict[str, Any] = {"dim": dim, "codebook_size": config.codebook_size, "num_groups": config.num_codebooks}
     if config.quantizer == "gumbel":
-        shared = config.share_entries
-        return Quantizer(
-            GumbelCodebook(dim, size, groups, share_entries=shared, diversity=config.diversity_weight, depth=2)
-        )
-
-    def codebook() -> VectorCodebook:
-        return VectorCodebook(dim // groups, size, learn="gradient", commitment=config.commitment)
-
-    first = codebook()
-    return Quantizer(
-        Product([first] * groups if config.share_entries else [first, *(codebook() for _ in range(groups - 1))])
-    )
+        weights = {"share_entries": config.share_entries, "diversity": config.diversity_weight}
+        return "gumbel", {**options, **weights, "depth": 2}
+    return "vq_wav2vec", {**options, "shared": config.share_entries, "commitment": config.commitment}
 
 
 class FuturePrediction(nn.Module):
@@ -121,7 +118,10 @@ class FuturePrediction(nn.Module):
         self.config = config
         self.encoder: Any = takes_waveform(encoder, "FuturePrediction")
         self.steps = StepCounter(encoder)
-        self.quantizer = _quantizer(self.encoder.local_dim, config)
+        self.quantizer: Quantizer | None = None
+        if config.quantizer != "none":
+            name, options = quantizer_of(self.encoder.local_dim, config)
+            self.quantizer = build_quantizer(name, **options)
         self.predict = nn.Linear(self.encoder.dim, config.num_steps * self.encoder.local_dim)
         self.dropout = Dropout(config.dropout)
 

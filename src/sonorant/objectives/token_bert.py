@@ -15,6 +15,7 @@ from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Features, Loss
 from sonorant.encoders.on_units import OnUnits
+from sonorant.encoders.tokenised import Tokenised
 from sonorant.losses.masked_units import unit_loss
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.collapse import choice_statistics, frame_statistics
@@ -51,21 +52,28 @@ class TokenBert(nn.Module):
     """See the module's docstring.
 
     Args:
-        encoder: of units, with as many streams as the configuration.
+        encoder: of units, with as many streams as the configuration; or `Tokenised`, an encoder from waveforms, whose part
+            over the codes is trained.
         config: masks and streams.
     """
 
-    def __init__(self, encoder: OnUnits, config: TokenBertConfig) -> None:
+    def __init__(self, encoder: OnUnits | Tokenised, config: TokenBertConfig) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
-        if len(encoder.num_units) != len(config.streams):
-            raise ConfigError(f"the encoder takes {len(encoder.num_units)} streams, and streams names {config.streams}")
+        over = self._over
+        if len(over.num_units) != len(config.streams):
+            raise ConfigError(f"the encoder takes {len(over.num_units)} streams, and streams names {config.streams}")
         self.hiding = Hiding(config.mask, encoder.dim)
         heads = (
             UnitHead(stream=stream, num_units=count, kind="linear", temperature=1.0)
-            for stream, count in zip(config.streams, encoder.num_units, strict=True)
+            for stream, count in zip(config.streams, over.num_units, strict=True)
         )
         self.heads = nn.ModuleList(UnitPredictor(encoder.dim, head) for head in heads)
+
+    @property
+    def _over(self) -> OnUnits:
+        """What stands over the units."""
+        return self.encoder.on_units if isinstance(self.encoder, Tokenised) else self.encoder
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """{"model": cross-entropies of all streams, summed over hidden units}."""
@@ -84,15 +92,16 @@ class TokenBert(nn.Module):
         if any(not torch.equal(other, lengths) for _, other in found):
             raise DataError(f"the streams {self.config.streams} of an item differ in length: make them from one run")
         units = torch.stack([ids for ids, _ in found], dim=1)
-        embedded = self.encoder.embed(self.encoder.local(units, lengths))
+        over = self._over
+        embedded = over.embed(over.local(units, lengths))
         hidden, mask = self.hiding(embedded, seeds_of(batch, "TokenBert"))
-        return _Asked(self.encoder.context(hidden), units.transpose(1, 2), mask)
+        return _Asked(over.context(hidden), units.transpose(1, 2), mask)
 
     def diagnose(self, batch: Batch) -> dict[str, float]:
         """Spread of frames, and of units of the first stream predicted and asked for."""
         context, units, mask = self._asked(batch)
         predicted, targets = self.heads[0](context.values[mask]).argmax(dim=-1), units[mask][:, 0]
-        count = self.encoder.num_units[0]
+        count = self._over.num_units[0]
         return {
             **frame_statistics(context),
             **choice_statistics("predicted", predicted, count),
@@ -106,6 +115,6 @@ def token_bert_objective(**changes: Any) -> TokenBertConfig:
     return replace(TokenBertConfig(), **changes)
 
 
-def build(encoder: OnUnits, config: TokenBertConfig) -> TokenBert:
+def build(encoder: OnUnits | Tokenised, config: TokenBertConfig) -> TokenBert:
     """The objective of a configuration."""
     return TokenBert(encoder, config)

@@ -19,8 +19,8 @@ from sonorant.core.seed import integers
 from sonorant.core.types import Codes, Features
 
 __all__ = [
-    "Codebook", "FrameCodes", "FrameSeeds", "Quantized", "Quantizer", "code_counts", "mean_square", "perplexity",
-    "straight_through",
+    "Codebook", "FrameCodes", "FrameSeeds", "Quantized", "Quantizer", "code_counts", "joint_codes", "mean_square",
+    "perplexity", "straight_through",
 ]  # fmt: skip
 
 
@@ -167,6 +167,18 @@ def _frame_seeds(seeds: Tensor | None, mask: Tensor) -> FrameSeeds:
         seeds = torch.randint(2**62, (len(mask),)).to(mask.device)
     frames = integers(seeds, "frame", mask.shape[1], high=2**47)
     return FrameSeeds(seeds[:, None].expand(mask.shape)[mask], frames[mask])
+
+
+def joint_codes(ids: Int[Tensor, "batch codebook frame"], sizes: tuple[int, ...]) -> Int[Tensor, "batch frame"]:
+    """One number for the codes of all codebooks.
+
+    >>> joint_codes(torch.tensor([[[1, 0], [2, 3]]]), (5, 10)).tolist()
+    [[12, 3]]
+    """
+    joint = torch.zeros_like(ids[:, 0])
+    for column, size in zip(ids.unbind(dim=1), sizes, strict=True):
+        joint = joint * size + column
+    return joint
 
 
 def straight_through(frames: Float[Tensor, "n dim"], quantised: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
