@@ -68,6 +68,20 @@ def test_what_stands_between_layers_reaches_the_next_and_the_skip() -> None:
     assert (changed[3].values - silent[3].values).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("size", [8000, 8320])  # 24 and 25 frames
+def test_an_item_goes_down_and_up_as_published(size: int) -> None:
+    torch.manual_seed(0)
+    encoder = MrHubert(mr_hubert_tiny()).eval()
+    embedded = encoder.embed(encoder.local(torch.randn(1, size), torch.tensor([size])))
+    first = encoder.stacks[0](embedded)
+    entering = encoder.downs[0](first)
+    middle = encoder.stacks[1](entering).values + entering.values
+    up = encoder.ups[0](Features(middle, entering.lengths, entering.frame_rate))
+    assert up.values.shape[1] % 2 == 0  # of an odd item the last layers see a frame more
+    expected = encoder.stacks[2](up).values[:, : first.values.shape[1]] + first.values
+    torch.testing.assert_close(encoder.context(embedded).values, expected)
+
+
 class Reference(nn.Module):
     """A sampler as its definition reads, on one item of channels before frames."""
 

@@ -200,7 +200,7 @@ class MrHubert(nn.Module):
 
             found = stack(features, True, inner)
             last = finish(found[-1])
-            outputs.extend([*found[(index > 0) : -1], last])
+            outputs.extend([*(_like(own, last) for own in found[(index > 0) : -1]), last])
             ended = index == len(self.stacks) - 1
             return last if between is None or ended else between(starts[index + 1], last)
 
@@ -216,7 +216,8 @@ class MrHubert(nn.Module):
             features = down(features)
         features = run(depth, features, partial(_added, features))
         for step, (up, skip) in enumerate(zip(reversed(self.ups), reversed(skips), strict=True)):
-            features = run(depth + 1 + step, _like(up(features), skip), partial(_added, skip))
+            # A step down rounds up, so that there may be a frame too many: the layers see it, and the sum cuts it off.
+            features = run(depth + 1 + step, up(features), partial(_added, skip))
         return features
 
     @overload
@@ -243,15 +244,15 @@ class MrHubert(nn.Module):
 
 
 def _added(features: Features, other: Features) -> Features:
-    return replace(features, values=features.values + other.values)
+    """The sum at the frames that `features` has."""
+    return replace(features, values=features.values + _like(other, features).values)
 
 
-def _like(features: Features, skip: Features) -> Features:
-    """The frames that `skip` has: a step down rounds up, so that a step up may give too many."""
-    num_frames = skip.values.shape[1]
+def _like(features: Features, target: Features) -> Features:
+    """At most the frames that `target` has."""
     # Padded whether or not there are enough, so that an exported program has no branch here.
-    values = nn.functional.pad(features.values, (0, 0, 0, 1))[:, :num_frames]
-    return Features(zero_padding(values, skip.lengths), skip.lengths, skip.frame_rate)
+    values = nn.functional.pad(features.values, (0, 0, 0, 1))[:, : target.values.shape[1]]
+    return Features(zero_padding(values, target.lengths), target.lengths, features.frame_rate)
 
 
 def _stack(config: MrHubertConfig, index: int) -> TransformerStack:

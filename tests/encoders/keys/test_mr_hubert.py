@@ -36,7 +36,7 @@ def content(**changes: Any) -> tuple[dict[str, Any], MrHubert]:
     "changes",
     [
         {},
-        {"label_rate_ratios": [1, 2, 1, 2], "override_encoder_layers": "[1, 2, 1, 2, 1]", "layers": (1, 2, 1, 2, 1)},
+        {"label_rate_ratios": [1, 2, 1, 2], "override_encoder_layers": "[1, 2, 1, 3, 1]", "layers": (1, 2, 1, 1, 3)},
         {"use_plain_updownsample": True},
     ],
 )
