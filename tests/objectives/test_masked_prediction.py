@@ -12,6 +12,8 @@ from sonorant.audio.augment.mix import Mix
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Batch, Features
+from sonorant.encoders.spectral import OnSpectrum, on_spectrum
+from sonorant.encoders.zipformer import zipformer_tiny
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import (
     MaskedPrediction,
@@ -169,6 +171,20 @@ def test_mixed_audio_keeps_clean_labels() -> None:
     assert int(ours.count) == int(theirs.count)
     assert float(ours.total) != float(theirs.total)
     assert torch.equal(ours.total, heard.total)
+
+
+def test_masks_are_as_wide_as_the_first_stack_of_a_zipformer() -> None:
+    zipformer = OnSpectrum(on_spectrum(zipformer_tiny(output_factor=1), dim=8, sample_rate=1000))
+    assert (zipformer.embed_dim, zipformer.dim) == (48, 64)
+    objective = MaskedPrediction(zipformer, hubert_objective(6, mask=MaskConfig(prob=0.5, span=4)))
+    batch = batch_of(("a", "b"), seconds=(1.0, 1.6))
+    units = torch.randint(0, 6, (2, 80))
+    batch = replace(batch, labels={"units": units, "units_lengths": torch.tensor([80, 80])})
+    loss = objective.losses(batch)["model"]
+    assert float(loss.count) > 0
+    (loss.total / loss.count).backward()
+    assert objective.hiding.embedding.vector.grad is not None
+    assert objective.hiding.embedding.vector.grad.abs().sum() > 0
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -125,7 +125,7 @@ class Zipformer(nn.Module):
     def __init__(self, config: ZipformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.dim, self.num_layers = max(config.dims), sum(config.num_blocks)
+        self.dim, self.embed_dim, self.num_layers = max(config.dims), config.dims[0], sum(config.num_blocks)
         self.front = ConvEmbed(config.input_dim, config.channels, config.causal, config.limit_activations)
         self.local_dim = self.front.dim
         self.project = nn.Linear(self.front.dim, config.dims[0])

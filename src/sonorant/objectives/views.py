@@ -15,7 +15,9 @@ from sonorant.core.types import Batch, Features, Loss
 from sonorant.losses.information import feature_penalty
 from sonorant.nn.masking import MaskConfig, MaskEmbedding, channel_mask
 
-__all__ = ["Hiding", "add_penalty", "local_features", "penalised", "seeds_of", "takes_waveform", "valid_frames"]
+__all__ = [
+    "Hiding", "add_penalty", "embed_dim", "local_features", "penalised", "seeds_of", "takes_waveform", "valid_frames",
+]  # fmt: skip
 
 
 def takes_waveform(encoder: Any, owner: str) -> Any:
@@ -44,6 +46,12 @@ def seeds_of(batch: Batch, owner: str) -> Int[Tensor, " batch"]:
             "sonorant.core.seed.item_seeds(seed, epoch, ids) and pass Batch(..., seeds=...)"
         )
     return batch.seeds.to(batch.waveform.device)
+
+
+def embed_dim(encoder: Any) -> int:
+    """Width of what masks are laid on: that of the frames that come out, unless an encoder whose blocks differ in width
+    says by its `embed_dim` how wide the first is."""
+    return int(getattr(encoder, "embed_dim", encoder.dim))
 
 
 def local_features(encoder: Any, batch: Batch, gradient: float = 1.0) -> Features:
