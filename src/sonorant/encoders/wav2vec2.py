@@ -49,7 +49,8 @@ class Wav2Vec2Config:
     conv_bias: bool = False
     """Of the convolutions."""
     over_padding: bool = False
-    """Take the group norm's statistics over the padded batch, as others do: items then depend on their neighbours."""
+    """Take the group norm's statistics, and stacked positions, over the padded batch, as others do: items then depend on
+    their neighbours."""
     local_norm: bool = True
     """A layer norm before the projection; what is quantised and contrasted is what comes out of it."""
     dim: int = 768
@@ -206,7 +207,7 @@ def _position(config: Wav2Vec2Config) -> nn.Module:
     if config.position == "conv":
         return ConvolutionalPosition(config.dim, config.position_kernel, config.position_groups)
     return StackedConvolutionalPosition(
-        config.dim, config.position_kernel, config.position_groups, config.position_depth
+        config.dim, config.position_kernel, config.position_groups, config.position_depth, config.over_padding
     )
 
 

@@ -198,10 +198,15 @@ class StackedConvolutionalPosition(nn.Module):
         kernel_size: frames that each convolution sees; odd.
         num_groups: groups of channels.
         depth: convolutions.
+        over_padding: each convolution reads what the one before wrote into the padding, as such models have been run
+            elsewhere: an item then depends on how far its batch is padded.
     """
 
-    def __init__(self, dim: int, kernel_size: int = 19, num_groups: int = 16, depth: int = 5) -> None:
+    def __init__(
+        self, dim: int, kernel_size: int = 19, num_groups: int = 16, depth: int = 5, over_padding: bool = False
+    ) -> None:
         super().__init__()
+        self.over_padding = over_padding
         if dim % num_groups or kernel_size % 2 == 0:
             raise ConfigError(
                 f"num_groups must divide dim and kernel_size be odd, got num_groups={num_groups}, dim={dim} and "
@@ -214,10 +219,14 @@ class StackedConvolutionalPosition(nn.Module):
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch frame dim"]:
+        if self.over_padding:
+            return values + self._positions(zero_padding(values, lengths), None)
         return values + self._positions(values, lengths)
 
     def packed(self, values: Float[Tensor, "*frames dim"], layout: Layout) -> Float[Tensor, "*frames dim"]:
         """The same over a layout."""
+        if self.over_padding:
+            return values + layout.pack(self._positions(layout.padded(values), None))
         return values + layout.over_items(self._positions, values)
 
     def _positions(self, values: Tensor, lengths: Tensor | None) -> Tensor:
