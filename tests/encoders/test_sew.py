@@ -11,7 +11,8 @@ from sonorant.encoders.catalogue import build_encoder
 from sonorant.encoders.sew import Sew, SewConfig, sew_toy
 
 NARROW: dict[str, Any] = {
-    "conv_layers": ((8, 10, 5), (16, 3, 2), (16, 1, 1), (16, 3, 2), (16, 3, 2), (16, 3, 2), (24, 2, 2), (24, 2, 2)),
+    # Few convolutions: an exported program carries one length each.
+    "conv_layers": ((8, 10, 5), (16, 4, 4), (16, 1, 1), (16, 4, 4), (24, 4, 4)),
     "dim": 16,
     "num_heads": 2,
     "ffn_dim": 32,
@@ -22,7 +23,7 @@ NARROW: dict[str, Any] = {
 CASES: dict[str, dict[str, Any]] = {
     "sew_tiny": {**NARROW, "dim": 24},
     "sew_small": NARROW,
-    "sew_mid": {**NARROW, "squeeze": 3, "position_kernel": 4, "conv_norm": "layer"},
+    "sew_mid": {**NARROW, "num_layers": 1, "squeeze": 3, "position_kernel": 4, "conv_norm": "layer"},
     "sew_toy": {},
 }
 
