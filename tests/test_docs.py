@@ -106,8 +106,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "tests",
     [
         ["tests/metrics/test_sentence.py", "tests/data/test_stm.py", "tests/tasks/test_keyword.py",
-         "tests/encoders/test_catalogue.py::test_every_entry_has_a_case",
-         "tests/encoders/test_catalogue.py::test_contract[tdnn]",
+         "tests/encoders/test_catalogue.py::test_every_entry_has_a_case", "tests/encoders/test_tdnn.py",
          "tests/recipes/test_recipes.py::test_every_recipe_keeps_the_contract[bilstm_ctc]"],
     ],
     ids=["all"],
