@@ -275,7 +275,7 @@ class OnSpectrum(nn.Module):
         self.encoder: Any = described_module(config.encoder)
         self.dim, self.local_dim = self.encoder.dim, self.encoder.local_dim
         self.num_layers = self.encoder.num_layers
-        self.embed_dim: int = getattr(self.encoder, "embed_dim", self.encoder.dim)
+        self.embed_dim: int = vars(self.encoder).get("embed_dim", self.dim)
 
     @property
     def blocks(self) -> nn.ModuleList:
