@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from sonorant.benchmark.codes import CodeStores, clusters_stage, codes_stage, tokenised_stage
 from sonorant.benchmark.encoding import encoding_stage
 from sonorant.benchmark.finetuning import finetune_stage
 from sonorant.benchmark.pretraining import (
@@ -45,15 +46,22 @@ from sonorant.core.seed import normal
 from sonorant.core.types import Batch, Loss, Score
 from sonorant.data.batches import BatchConfig
 from sonorant.encoders.checkpoint import KIND, describe_config, load_trained_encoder
+from sonorant.encoders.conformer import ConformerConfig, conformer_small
 from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front
 from sonorant.encoders.tera import TeraConfig, tera
+from sonorant.encoders.tokenised import tokenised
+from sonorant.objectives.future import FutureConfig, quantizer_of
+from sonorant.objectives.token_bert import TokenBertConfig
 from sonorant.train.checkpoint import restore_weights
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 from sonorant.units.store import UnitStore
 from sonorant.units.tokenizer import UnitTokenizer
 
-__all__ = ["Study", "StudyConfig", "tiny_network", "tiny_study", "toy_network", "toy_study"]
+__all__ = [
+    "Study", "StudyConfig", "tiny_network", "tiny_study", "tiny_transformer", "toy_network", "toy_study",
+    "toy_transformer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +78,18 @@ class StudyConfig:
     """How an arm is judged."""
 
 
-def toy_study(frame_rate: float = 25, steps: int = 800, lr: float = 1.5e-3, **changes: Any) -> StudyConfig:
+def toy_study(frame_rate: float = 25, steps: int = 700, lr: float = 3e-3, **changes: Any) -> StudyConfig:
     """An hour of the built-in corpus, a minute or two an arm on two cores.
 
     Args:
         frame_rate: 40 log mel energies are stacked to so many frames a second.
-        steps: of each arm, of 60 s of audio.
+        steps: of each arm, of 30 s of audio.
         lr: peak learning rate.
         changes: fields of `StudyConfig`.
     """
     training = PretrainConfig(
         steps=steps,
-        batches=BatchConfig(max_seconds=60, memory_mb=500),
+        batches=BatchConfig(max_seconds=30, memory_mb=500),
         optim=OptimConfig(lr=lr),
         loop=TrainConfig(tensorboard=False),
     )
@@ -89,16 +97,30 @@ def toy_study(frame_rate: float = 25, steps: int = 800, lr: float = 1.5e-3, **ch
     return replace(study, **changes)
 
 
-def toy_network(**changes: Any) -> TeraConfig:
-    """The network of the toy presets: four narrow Transformer layers on the front's frames."""
-    return tera(
-        **{"dim": 160, "num_layers": 4, "num_heads": 4, "ffn_dim": 480, "dropout": 0.05, "norm_first": True, **changes}
-    )
+def toy_network(**changes: Any) -> ConformerConfig:
+    """The network of the toy presets: four narrow Conformer blocks on the front's frames.
+
+    A plain Transformer of that size takes several times the hours of speech before it looks beyond a frame.
+    """
+    size = {"dim": 128, "num_layers": 4, "num_heads": 4, "ffn_dim": 256, "kernel_size": 15, "dropout": 0.05}
+    still = {"position": "rotary", "subsampling": "stack", "factor": 1}
+    return conformer_small(**{**size, **still, **changes})
 
 
-def tiny_network(**changes: Any) -> TeraConfig:
+def tiny_network(**changes: Any) -> ConformerConfig:
+    """Two very narrow blocks."""
+    return toy_network(**{"dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "kernel_size": 5, **changes})
+
+
+def toy_transformer(**changes: Any) -> TeraConfig:
+    """Four narrow Transformer layers that keep every frame, for units, which are no spectrum to convolve."""
+    size = {"dim": 128, "num_layers": 4, "num_heads": 4, "ffn_dim": 384}
+    return tera(**{**size, "dropout": 0.05, "norm_first": True, **changes})
+
+
+def tiny_transformer(**changes: Any) -> TeraConfig:
     """Two very narrow layers."""
-    return toy_network(**{"dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, **changes})
+    return toy_transformer(**{"dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, **changes})
 
 
 def tiny_study(study: StudyConfig) -> StudyConfig:
@@ -208,6 +230,41 @@ class Study:
         module = _objective(own, front, objective, {}, None, False)
         restore_weights(module, folder.parent / "training")
         return module.eval()
+
+    def on_codes(
+        self, name: str, folder: Path, objective: FutureConfig, over: Any, *, encoder: Any = None
+    ) -> tuple[Path, CodeStores]:
+        """A network over the codes of a trained quantiser, before it has learnt anything, and the training split's codes.
+
+        Args:
+            name: of these codes.
+            folder: what `pretrain` gave.
+            objective: with which it was trained, with a quantiser.
+            over: configuration of the network over the codes.
+            encoder: of another network than the study's.
+        """
+        trained = self.trained(folder, objective, encoder=encoder)
+        kind, options = quantizer_of(trained.encoder.local_dim, objective)
+        config = tokenised(trained.encoder, kind, options, over, layer=0)
+        fresh = tokenised_stage(self.work, name, config, folder, trained.quantizer)
+        return fresh, codes_stage(self.work, name, fresh, self.train)
+
+    def on_clusters(
+        self, name: str, source: Path, num_clusters: int, over: Any, layer: int | None = None
+    ) -> tuple[Path, CodeStores]:
+        """The same over clusters of one layer of a trained encoder."""
+        module = load_trained_encoder(source)
+        clusters = cluster_stage(self.work, name, module, self.train, num_clusters, layer=layer)
+        fresh = clusters_stage(self.work, name, source, clusters, over, layer)
+        return fresh, codes_stage(self.work, name, fresh, self.train)
+
+    def bert(
+        self, arm: str, fresh: Path, codes: CodeStores, words: TokenBertConfig, training: PretrainConfig | None = None
+    ) -> Path:
+        """Trains the network over codes to name those that are hidden; the encoder from waveforms that it is part of."""
+        config: Any = load_trained_encoder(fresh).config
+        words = replace(words, streams=tuple(codes.streams))
+        return self.pretrain(arm, words, codes.streams, encoder=config, start=fresh, training=training)
 
     def judge(self, arm: str, encoder: Path, finetune: bool = True) -> list[Score]:
         """`arm/phone_accuracy`, `arm/speaker_accuracy`, with `_noisy`, and `arm/per`."""
