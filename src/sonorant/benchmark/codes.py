@@ -33,7 +33,7 @@ from sonorant.units.checks import check_units
 from sonorant.units.store import UnitStore, write_units
 from sonorant.units.tokenizer import UnitTokenizer, tokenise
 
-__all__ = ["CodeStores", "codes_stage", "on_clusters", "shuffled_codes", "tokenised_stage"]
+__all__ = ["CodeStores", "codes_stage", "clusters_stage", "shuffled_codes", "tokenised_stage"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def tokenised_stage(work: Workspace, name: str, config: TokenisedConfig, front: 
     return work.stage(f"tokenised-{name}", make, inputs) / "encoder"
 
 
-def on_clusters(
+def clusters_stage(
     work: Workspace, name: str, front: Path, clusters: Path, encoder: Any, layer: int | None = None
 ) -> Path:
     """`tokenised_stage` with the clusters of a `cluster_stage` as codes."""
