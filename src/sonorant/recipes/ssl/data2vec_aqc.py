@@ -16,7 +16,7 @@ from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_stud
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
-from sonorant.encoders.tera import TeraConfig
+from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, data2vec_audio_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.contrastive import wav2vec2_objective
@@ -40,7 +40,7 @@ class Config:
 
     study: StudyConfig = field(default_factory=StudyConfig)
     """Corpus, training, judges."""
-    encoder: Wav2Vec2Config | TeraConfig = field(default_factory=data2vec_audio_base)
+    encoder: Wav2Vec2Config | ConformerConfig = field(default_factory=data2vec_audio_base)
     """data2vec's base network."""
     objective: Data2VecAqcConfig = field(default_factory=Data2VecAqcConfig)
     """Regression, contrasts, clusters."""

@@ -12,8 +12,8 @@ from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_stud
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
+from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
-from sonorant.encoders.tera import TeraConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, dinosr_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.self_distillation import DinoSrConfig
@@ -35,7 +35,7 @@ class Config:
 
     study: StudyConfig = field(default_factory=StudyConfig)
     """Corpus, training, judges."""
-    encoder: Wav2Vec2Config | TeraConfig = field(default_factory=dinosr_base)
+    encoder: Wav2Vec2Config | ConformerConfig = field(default_factory=dinosr_base)
     """wav2vec 2.0 base with positions from five convolutions."""
     objective: DinoSrConfig = field(default_factory=DinoSrConfig)
     """Masks, teacher, codebooks (section 3)."""

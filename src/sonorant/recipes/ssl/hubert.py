@@ -14,8 +14,8 @@ from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_stud
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
+from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
-from sonorant.encoders.tera import TeraConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig
@@ -50,7 +50,7 @@ class Config:
 
     study: StudyConfig = field(default_factory=StudyConfig)
     """Corpus, training, judges."""
-    encoder: Wav2Vec2Config | TeraConfig = field(default_factory=hubert_base)
+    encoder: Wav2Vec2Config | ConformerConfig = field(default_factory=hubert_base)
     """Table I."""
     targets: FrontConfig = field(default_factory=mfcc_front)
     """Frames whose clusters are the first targets (section III-B: 39 cepstra)."""
@@ -78,7 +78,7 @@ def toy() -> Config:
         targets=mfcc_front(25),
         # Spans of ten frames of 40 ms would hide whole words.
         objective=MaskedPredictionConfig(mask=MaskConfig(prob=0.65, span=5), feature_weight=0.0),
-        rounds=(Round(steps=800), Round(layer=3, steps=800)),
+        rounds=(Round(steps=700), Round(layer=3, steps=700)),
     )
 
 

@@ -15,8 +15,8 @@ from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_stud
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
+from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
-from sonorant.encoders.tera import TeraConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig, hubert_objective, ms_hubert_objective
@@ -39,7 +39,7 @@ class Config:
 
     study: StudyConfig = field(default_factory=StudyConfig)
     """Corpus, training, judges."""
-    encoder: Wav2Vec2Config | TeraConfig = field(default_factory=hubert_base)
+    encoder: Wav2Vec2Config | ConformerConfig = field(default_factory=hubert_base)
     """HuBERT base."""
     targets: FrontConfig = field(default_factory=mfcc_front)
     """Frames whose clusters teach the first round."""

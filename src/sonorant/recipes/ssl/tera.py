@@ -13,6 +13,7 @@ from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_stud
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
+from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.tera import TeraConfig, tera
 from sonorant.nn.alteration import Alteration
 from sonorant.objectives.reconstruction import ReconstructionConfig, mockingjay_objective, tera_objective
@@ -33,7 +34,7 @@ class Config:
 
     study: StudyConfig = field(default_factory=StudyConfig)
     """Corpus, front, training, judges."""
-    encoder: TeraConfig = field(default_factory=tera)
+    encoder: TeraConfig | ConformerConfig = field(default_factory=tera)
     """Three layers of 768 (section III-A)."""
     objective: ReconstructionConfig = field(default_factory=tera_objective)
     """What is altered, and how much (section II)."""

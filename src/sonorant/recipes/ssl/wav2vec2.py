@@ -13,7 +13,7 @@ from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_stud
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
-from sonorant.encoders.tera import TeraConfig
+from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, wav2vec2_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives import contrastive
@@ -35,7 +35,7 @@ class Config:
 
     study: StudyConfig = field(default_factory=StudyConfig)
     """Corpus, training, judges."""
-    encoder: Wav2Vec2Config | TeraConfig = field(default_factory=wav2vec2_base)
+    encoder: Wav2Vec2Config | ConformerConfig = field(default_factory=wav2vec2_base)
     """Section 4.2."""
     objective: contrastive.Wav2Vec2Config = field(default_factory=contrastive.wav2vec2_objective)
     """Masks, codes, negatives (sections 3 and 4.2)."""
