@@ -26,6 +26,8 @@ RECIPES: dict[str, str] = {
     "tera": "sonorant.recipes.ssl.tera",
     "dinosr": "sonorant.recipes.ssl.dinosr",
     "data2vec_aqc": "sonorant.recipes.ssl.data2vec_aqc",
+    "k2ssl": "sonorant.recipes.ssl.k2ssl",
+    "mr_hubert": "sonorant.recipes.ssl.mr_hubert",
     "nest": "sonorant.recipes.ssl.nest",
     "wav2vec2": "sonorant.recipes.ssl.wav2vec2",
 }
