@@ -340,8 +340,9 @@ class Deaf(nn.Module):
 
 
 def _told(part: Any) -> Any:
-    """A part of an objective in plain values: what makes it, with what."""
-    return {"function": f"{part.func.__module__}.{part.func.__qualname__}", "options": to_plain(dict(part.keywords))}
+    """A part of an objective in plain values: what makes it, with what; a path is a checkpoint, told by its content."""
+    options = {n: checkpoint_digest(v) if isinstance(v, Path) else to_plain(v) for n, v in part.keywords.items()}
+    return {"function": f"{part.func.__module__}.{part.func.__qualname__}", "options": options}
 
 
 def _objective(

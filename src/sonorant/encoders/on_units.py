@@ -22,7 +22,7 @@ class OnUnits(nn.Module):
 
     Args:
         num_units: of each stream; the embeddings of a frame's streams are added.
-        encoder: of features, whose front end passes frames on as they are (Mockingjay, TERA).
+        encoder: of features, that keeps every frame (TERA; a Conformer with stacks of one); the embeddings are its input.
 
     >>> from sonorant.encoders.catalogue import build_encoder
     >>> encoder = OnUnits((50,), build_encoder("tera_tiny"))
@@ -44,7 +44,7 @@ class OnUnits(nn.Module):
         if inner.input != "features" or inner.output_lengths(100) != 100:
             raise ConfigError(f"units need an encoder of features that keeps every frame, not {type(encoder).__name__}")
         self.dim, self.local_dim, self.num_layers = int(inner.dim), int(inner.local_dim), int(inner.num_layers)
-        self.embeddings = nn.ModuleList(nn.Embedding(count, self.local_dim) for count in num_units)
+        self.embeddings = nn.ModuleList(nn.Embedding(count, int(inner.config.input_dim)) for count in num_units)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -70,13 +70,13 @@ class OnUnits(nn.Module):
         values: Int[Tensor, "batch frame"] | Int[Tensor, "batch stream frame"],
         lengths: Int[Tensor, " batch"],
     ) -> Features:
-        """The embeddings; what stands in the padding does not matter."""
+        """The embeddings, through the encoder's front end; what stands in the padding does not matter."""
         streams = values[:, None] if values.dim() == 2 else values
         if streams.shape[1] != len(self.num_units):
             raise ConfigError(f"this encoder takes {len(self.num_units)} streams of units, got {streams.shape[1]}")
         streams = zero_padding(streams.transpose(1, 2), lengths)  # (batch, frame, stream)
         frames = torch.stack([table(ids) for table, ids in zip(self.embeddings, streams.unbind(2), strict=True)]).sum(0)
-        return Features(zero_padding(frames, lengths), lengths, self.frame_rate)
+        return self.encoder.local(zero_padding(frames, lengths), lengths)  # type: ignore[no-any-return]
 
     def embed(self, local: Features) -> Features:
         """As the encoder's."""

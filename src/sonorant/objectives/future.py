@@ -102,7 +102,8 @@ def quantizer_of(dim: int, config: FutureConfig) -> tuple[str, dict[str, Any]]:
     if config.quantizer == "gumbel":
         weights = {"share_entries": config.share_entries, "diversity": config.diversity_weight}
         return "gumbel", {**options, **weights, "depth": 2}
-    return "vq_wav2vec", {**options, "shared": config.share_entries, "commitment": config.commitment}
+    learning = {"commitment": config.commitment, "normed": True}
+    return "vq_wav2vec", {**options, "shared": config.share_entries, **learning}
 
 
 class FuturePrediction(nn.Module):

@@ -3,7 +3,7 @@
 `Pase` sums the losses of its workers (`objectives.workers`); `pase_distortions` is the chain that the encoder hears through.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,6 +116,24 @@ class Pase(nn.Module):
         if seconds == 0:
             raise DataError("no audio to gather the workers' statistics from: the training split is empty")
 
+    def target_statistics(self) -> dict[str, Tensor]:
+        """Mean and variance of the workers' features, as `load_target_statistics` takes them."""
+        return {name: value for name, value in self.state_dict().items() if ".normalise." in name}
+
+    def load_target_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Takes those of an objective with the same workers, or more.
+
+        Raises:
+            DataError: there are none for a worker.
+        """
+        own = self.target_statistics()
+        missing = sorted(own.keys() - statistics.keys())
+        if missing:
+            raise DataError(
+                f"there are no statistics for the workers' features: {missing[:3]}; gather them for all workers"
+            )
+        self.load_state_dict({**self.state_dict(), **{name: statistics[name] for name in own}})
+
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """{"model": the sum of all workers' distances at a frame, over the frames}."""
         frames = self._frames(batch)
@@ -195,6 +213,14 @@ def pase_toy_objective(**changes: Any) -> PaseObjectiveConfig:
     return pase_objective(**{**sizes, "hidden_dim": 128, **changes})
 
 
-def build(encoder: nn.Module, config: PaseObjectiveConfig, distort: Callable[[Batch], Batch] | None = None) -> Pase:
-    """The objective of a configuration."""
-    return Pase(encoder, config, distort)
+def build(
+    encoder: nn.Module,
+    config: PaseObjectiveConfig,
+    distort: Callable[[Batch], Batch] | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Pase:
+    """The objective of a configuration; with the workers' statistics, where they have been gathered."""
+    objective = Pase(encoder, config, distort)
+    if statistics is not None:
+        objective.load_target_statistics(statistics)
+    return objective

@@ -30,6 +30,9 @@ RECIPES: dict[str, str] = {
     "mr_hubert": "sonorant.recipes.ssl.mr_hubert",
     "nest": "sonorant.recipes.ssl.nest",
     "wav2vec2": "sonorant.recipes.ssl.wav2vec2",
+    "vq_wav2vec": "sonorant.recipes.ssl.vq_wav2vec",
+    "bert_codes": "sonorant.recipes.ssl.bert_codes",
+    "pase": "sonorant.recipes.ssl.pase",
 }
 
 

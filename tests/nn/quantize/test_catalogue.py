@@ -1,9 +1,13 @@
 """Every entry of the catalogue keeps the contract, small."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from tests.contracts.quantizers import check_quantizer
 
 from sonorant.core.errors import ConfigError
+from sonorant.core.types import Features
 from sonorant.nn.quantize.catalogue import QUANTIZERS, build_quantizer
 from sonorant.nn.quantize.compound import KMeansTree
 from sonorant.nn.quantize.product import Product
@@ -19,7 +23,10 @@ CASES: dict[str, list[dict]] = {
     ],
     "cosine_vq": [{"codebook_size": 16}],
     "factorised_vq": [{"codebook_size": 16, "code_dim": 3}],
-    "vq_wav2vec": [{"codebook_size": 16}, {"codebook_size": 16, "shared": True}],
+    "vq_wav2vec": [
+        {"codebook_size": 16},
+        {"codebook_size": 16, "shared": True},
+    ],
     "gumbel": [{"codebook_size": 10}, {"codebook_size": 10, "share_entries": True, "code_dim": 6, "depth": 2}],
     "residual": [{"codebook_size": 16, "num_codebooks": 3}, {"codebook_size": 16, "num_codebooks": 3, "dropout": 0.5}],
     "finite_scalar": [{"levels": (8, 5, 5)}],
@@ -73,3 +80,19 @@ def test_mistakes_are_named() -> None:
         build_quantizer("finite_scalar", 2, levels=(2, 2))
     with pytest.raises(ConfigError, match="one width"):
         Residual([VectorCodebook(3, 4), VectorCodebook(4, 4)])
+
+
+def test_normed_groups_take_their_codes_whatever_the_scale() -> None:
+    torch.manual_seed(0)
+    quantizer = build_quantizer("vq_wav2vec", 12, codebook_size=16, normed=True).eval()
+    frames = Features(torch.randn(1, 30, 12), torch.tensor([30]), 100.0)
+    loud = replace(frames, values=50 * frames.values)
+    assert torch.equal(quantizer.encode(frames).ids, quantizer.encode(loud).ids)
+    # The code of one group looks at that group alone.
+    half = replace(frames, values=torch.cat([frames.values[..., :6], torch.randn(1, 30, 6)], dim=2))
+    assert torch.equal(quantizer.encode(frames).ids[:, 0], quantizer.encode(half).ids[:, 0])
+    # What the shrunken frames of a plain codebook do not: they spread over the entries.
+    plain = build_quantizer("vq_wav2vec", 12, codebook_size=16).eval()
+    small = replace(frames, values=1e-3 * frames.values)
+    used = [len(set(one.encode(small).ids[:, 0].flatten().tolist())) for one in (quantizer, plain)]
+    assert used[0] > 2 * used[1]

@@ -28,9 +28,15 @@ def _factorised(dim: int, codebook_size: int = 1024, code_dim: int = 8, **option
 
 
 def _vq_wav2vec(
-    dim: int, codebook_size: int = 320, num_groups: int = 2, shared: bool = False, **options: Any
+    dim: int,
+    codebook_size: int = 320,
+    num_groups: int = 2,
+    shared: bool = False,
+    normed: bool = False,
+    **options: Any,
 ) -> nn.Module:
     from sonorant.nn.quantize.product import Product
+    from sonorant.nn.quantize.projected import Normed
     from sonorant.nn.quantize.vq import VectorCodebook
 
     if dim % num_groups:
@@ -40,7 +46,8 @@ def _vq_wav2vec(
         defaults = {"learn": "gradient", "commitment": 0.25}
         return VectorCodebook(dim // num_groups, codebook_size, **{**defaults, **options})
 
-    return Product([codebook()] * num_groups if shared else [codebook() for _ in range(num_groups)])
+    product = Product([codebook()] * num_groups if shared else [codebook() for _ in range(num_groups)])
+    return Normed(num_groups, product) if normed else product
 
 
 def _gumbel(dim: int, codebook_size: int = 320, num_groups: int = 2, **options: Any) -> nn.Module:

@@ -1,4 +1,5 @@
-"""Linear maps around a codebook: quantise in few dimensions what is wide (DAC's factorised codes, arXiv:2306.06546)."""
+"""Maps before a codebook: `Projected` quantises in few dimensions what is wide (DAC's factorised codes, arXiv:2306.06546),
+`Normed` keeps frames from shrinking into one code (vq-wav2vec's k-means, arXiv:1910.05453)."""
 
 from typing import cast
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from sonorant.nn.quantize.quantizer import Codebook, FrameCodes, FrameSeeds
 
-__all__ = ["Projected"]
+__all__ = ["Normed", "Projected"]
 
 
 class Projected(nn.Module):
@@ -43,3 +44,35 @@ class Projected(nn.Module):
 
     def vectors(self, ids: Int[Tensor, "n codebook"]) -> Float[Tensor, "n dim"]:
         return self.project_out(cast(Codebook, self.codebook).vectors(ids))
+
+
+class Normed(nn.Module):
+    """A linear map and a norm within each group of a frame, then the codebook.
+
+    The authors of vq-wav2vec norm a group over all frames of an item; here it is over each frame, so that a frame's code
+    depends on nothing else.
+
+    Args:
+        num_groups: equal parts of a frame.
+        codebook: works on the normed frame.
+    """
+
+    def __init__(self, num_groups: int, codebook: nn.Module) -> None:
+        super().__init__()
+        inner = cast(Codebook, codebook)
+        self.codebook, self.dim, self.output_dim = codebook, inner.dim, inner.output_dim
+        self.codebook_sizes, self.num_groups = inner.codebook_sizes, num_groups
+        self.project = nn.Conv1d(inner.dim, inner.dim, 1, groups=num_groups, bias=False)
+        self.norm = nn.GroupNorm(num_groups, inner.dim)
+
+    def forward(self, frames: Float[Tensor, "n dim"], seeds: FrameSeeds) -> FrameCodes:
+        return cast(FrameCodes, self.codebook(self._normed(frames), seeds))
+
+    def ids(self, frames: Float[Tensor, "n dim"]) -> Int[Tensor, "n codebook"]:
+        return cast(Codebook, self.codebook).ids(self._normed(frames))
+
+    def vectors(self, ids: Int[Tensor, "n codebook"]) -> Float[Tensor, "n dim"]:
+        return cast(Codebook, self.codebook).vectors(ids)
+
+    def _normed(self, frames: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(self.project(frames[..., None]))[..., 0])
