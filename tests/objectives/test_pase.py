@@ -14,7 +14,14 @@ from sonorant.audio.augment.speed import Speed
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.types import Batch, Features
 from sonorant.encoders.catalogue import build_encoder
-from sonorant.objectives.pase import Pase, PaseObjectiveConfig, pase_distortions, pase_objective, pase_toy_objective
+from sonorant.objectives.pase import (
+    Pase,
+    PaseObjectiveConfig,
+    build,
+    pase_distortions,
+    pase_objective,
+    pase_toy_objective,
+)
 from sonorant.objectives.workers import TARGETS, PairWorker, Regressor, WaveformWorker
 
 TINY: dict[str, Any] = {"hidden_dim": 16, "num_pairs": 8, "stretches": (1, 10)}
@@ -178,3 +185,16 @@ def test_what_cannot_be_is_refused() -> None:
     hasty = built(pase_toy_objective(), Speed(factors=(1.1,)))
     with pytest.raises(ConfigError, match="changed lengths"):
         hasty.losses(make(("a", "b")))
+
+
+def test_statistics_of_all_workers_serve_those_with_fewer() -> None:
+    full = built(pase_toy_objective(**TINY))
+    fewer = replace(pase_toy_objective(**TINY), regressors=("mfcc",))
+    torch.manual_seed(0)
+    given = build(full.encoder, fewer, statistics=full.target_statistics())
+    own = full.regressors["mfcc"].normalise, given.regressors["mfcc"].normalise
+    assert own[0].count == own[1].count > 0  # type: ignore[union-attr]
+    assert torch.equal(own[0].mean, own[1].mean)  # type: ignore[union-attr,arg-type]
+    assert torch.equal(own[0].std, own[1].std)  # type: ignore[union-attr,arg-type]
+    with pytest.raises(DataError, match=r"no statistics for the workers' features.*gammatone"):
+        build(full.encoder, replace(fewer, regressors=("gammatone",)), statistics=given.target_statistics())

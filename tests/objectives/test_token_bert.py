@@ -11,6 +11,8 @@ from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.types import Batch
 from sonorant.encoders.catalogue import build_encoder
 from sonorant.encoders.on_units import OnUnits
+from sonorant.encoders.spectral import SpectralFront, mfcc_front
+from sonorant.encoders.tokenised import Tokenised, tokenised
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.token_bert import TokenBert, token_bert_objective
 
@@ -64,3 +66,28 @@ def test_refusals() -> None:
         TokenBert(encoder(8, 4), token_bert_objective(streams=("units", "units1"))).losses(
             replace(batch, labels=labels)
         )
+
+
+def test_an_encoder_from_waveforms_is_trained_over_its_codes() -> None:
+    inner = encoder(8, 4)
+    front = SpectralFront(mfcc_front(50))
+    config = tokenised(front, "vq_wav2vec", {"dim": 39, "codebook_size": 8, "num_groups": 3}, inner.encoder.config)
+    whole = Tokenised(config)
+    whole.on_units = inner
+    streams = token_bert_objective(**SMALL, streams=("units", "units1"))
+    torch.manual_seed(1)
+    over_waveforms = TokenBert(whole, streams).eval()
+    torch.manual_seed(1)
+    over_units = TokenBert(inner, streams).eval()
+    batch = make(("a", "b", "c"))
+    first, second = over_waveforms.losses(batch)["model"], over_units.losses(batch)["model"]
+    torch.testing.assert_close(first.total, second.total)
+    assert over_waveforms.diagnose(batch) == over_units.diagnose(batch)
+
+
+def test_a_conformer_takes_units_without_parts_that_never_learn() -> None:
+    torch.manual_seed(0)
+    conformer = build_encoder("conformer_tiny", input_dim=12, subsampling="stack", factor=1)
+    objective = TokenBert(OnUnits((8,), conformer), token_bert_objective(**SMALL))
+    objective.losses(make(("a", "b")))["model"].total.backward()
+    assert [name for name, parameter in objective.named_parameters() if parameter.grad is None] == []
