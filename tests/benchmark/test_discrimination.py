@@ -5,11 +5,13 @@ import torch
 from tests.units.corpora import tone_corpus
 from torch import nn
 
-from sonorant.benchmark.discrimination import abx_scores, phone_items
+from sonorant.benchmark.discrimination import abx_scores, abx_stage, phone_items
+from sonorant.benchmark.workspace import Workspace
 from sonorant.core.errors import DataError
 from sonorant.core.types import Features
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
+from sonorant.encoders.checkpoint import save_trained_encoder
 from sonorant.encoders.spectral import SpectralFront, log_mel_front
 
 
@@ -65,3 +67,14 @@ def test_items_are_the_frames_of_the_phone_and_its_neighbours(corpus: Corpus) ->
 def test_too_few_cuts_are_refused(corpus: Corpus, front: SpectralFront, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no triple"):
         abx_scores(front, list(corpus.split("test"))[:1], "mel")
+
+
+def test_a_stage_keeps_what_was_found(corpus: Corpus, front: SpectralFront, tmp_path: Path) -> None:
+    encoder = save_trained_encoder(front, tmp_path / "encoder")
+    work = Workspace(folder=tmp_path)
+    cuts = corpus.split("test")
+    first = abx_stage(work, "mel", encoder, cuts, context="any")
+    assert first == abx_scores(front, cuts, "mel", context="any")
+    assert abx_stage(work, "mel", encoder, cuts, context="any") == first
+    abx_stage(work, "mel", encoder, cuts, context="any", max_items=2)
+    assert [stage.fresh for stage in work.done] == [True, False, True]

@@ -1,21 +1,28 @@
 """ABX of an encoder's layer on the phones of a corpus: nothing is trained, so that nothing has to be chosen."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sonorant.benchmark.probe import alignment_of
+from sonorant.benchmark.workspace import Workspace
 from sonorant.core.alignment import first_centre, frames_within
-from sonorant.core.config import one_of
+from sonorant.core.checkpoint import checkpoint_digest
+from sonorant.core.config import one_of, to_plain
+from sonorant.core.files import atomic_write
 from sonorant.core.types import Score, Segment
 from sonorant.data.batches import BatchConfig
+from sonorant.data.corpora.corpus import content_of
+from sonorant.encoders.checkpoint import load_trained_encoder
 from sonorant.metrics.abx import Abx
 from sonorant.units.tokenizer import layer_of, streamed
 
-__all__ = ["abx_scores", "phone_items"]
+__all__ = ["abx_scores", "abx_stage", "phone_items"]
 
 Context = Literal["triphone", "any"]
 
@@ -95,3 +102,27 @@ def abx_scores(
                     # A copy: a slice would keep the whole batch's memory.
                     metric.update(told, values[row, frames].clone())
     return [metric.score() for metric in metrics]
+
+
+def abx_stage(
+    work: Workspace, arm: str, encoder: Path, cuts: Any, *, layer: int | None = None, **options: Any
+) -> list[Score]:
+    """`abx_scores` of a stored encoder as a stage: `arm/abx_within` and `arm/abx_across`.
+
+    Args:
+        work: where.
+        arm: before the slash of the scores' names.
+        encoder: folder of a trained encoder.
+        cuts: with phone alignments and speakers.
+        layer: see `units.tokenizer.layer_of`.
+        options: plain ones of `abx_scores`, such as `context` and `max_items`.
+    """
+
+    def make(folder: Path) -> None:
+        scores = abx_scores(load_trained_encoder(encoder), cuts, arm, layer=layer, **options)
+        with atomic_write(folder / "scores.json") as file:
+            file.write(json.dumps([to_plain(score) for score in scores], indent=1).encode())
+
+    inputs = {"encoder": checkpoint_digest(encoder), "cuts": content_of(cuts), "layer": layer, "options": options}
+    folder = work.stage(f"abx-{arm}", make, inputs)
+    return [Score(**row) for row in json.loads((folder / "scores.json").read_text())]

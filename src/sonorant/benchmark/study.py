@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from sonorant.benchmark.codes import CodeStores, clusters_stage, codes_stage, tokenised_stage
+from sonorant.benchmark.discrimination import abx_stage
 from sonorant.benchmark.encoding import encoding_stage
 from sonorant.benchmark.finetuning import finetune_stage
 from sonorant.benchmark.pretraining import (
@@ -25,6 +26,7 @@ from sonorant.benchmark.pretraining import (
     statistics_stage,
     units_stage,
 )
+from sonorant.benchmark.probe import sample_cuts
 from sonorant.benchmark.protocol import (
     TINY_CORPUS,
     TOY_CORPUS,
@@ -286,6 +288,11 @@ class Study:
     def encoding(self, arm: str, encoder: Path) -> list[Score]:
         """`arm/gmacs` for a second of audio, `arm/encode_rate` and `arm/parameters`: see `encoding_scores`."""
         return encoding_stage(self.work, arm, encoder)
+
+    def abx(self, arm: str, encoder: Path, layer: int | None = None, **options: Any) -> list[Score]:
+        """`arm/abx_within` and `arm/abx_across` of the phones that the probes are tested on; see `abx_scores`."""
+        cuts = sample_cuts(self.corpus.split("test"), self.config.protocol.probe.num_test, self.work.seed)
+        return abx_stage(self.work, arm, encoder, cuts, layer=layer, **options)
 
     def references(self, finetune: bool = True) -> list[Score]:
         """The arms `random` (its `per` is the network trained from scratch) and `log_mel`."""

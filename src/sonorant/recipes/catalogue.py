@@ -29,6 +29,7 @@ RECIPES: dict[str, str] = {
     "k2ssl": "sonorant.recipes.ssl.k2ssl",
     "mr_hubert": "sonorant.recipes.ssl.mr_hubert",
     "nest": "sonorant.recipes.ssl.nest",
+    "pretext_zoo": "sonorant.recipes.ssl.pretext_zoo",
     "wav2vec2": "sonorant.recipes.ssl.wav2vec2",
     "vq_wav2vec": "sonorant.recipes.ssl.vq_wav2vec",
     "bert_codes": "sonorant.recipes.ssl.bert_codes",
