@@ -73,11 +73,13 @@ def toy() -> Config:
         study=toy_study(frame_rate=100, steps=800),
         encoder=fast_hubert_base(local_dim=160, position_kernel=32, **size, **still),
         objective=MaskedPredictionConfig(
-            mask=MaskConfig(prob=0.65, span=5), heads=heads, feature_weight=0.0, local_gradient=1.0
+            mask=MaskConfig(prob=0.65, span=5), heads=heads, feature_weight=0.0, local_gradient=1.0, unmasked_weight=0.5
         ),
         waveform=hubert_base(conv_layers=convs, attention_dropout=0.05, position_kernel=64, **size, **still),
         # No small gradient for the front end: it is as new as the rest, and the training short.
-        hubert=hubert_objective(100, 50.0, mask=MaskConfig(prob=0.65, span=10), feature_weight=0.0, local_gradient=1.0),
+        hubert=hubert_objective(
+            100, 50.0, mask=MaskConfig(prob=0.65, span=10), feature_weight=0.0, local_gradient=1.0, unmasked_weight=0.5
+        ),
         targets=mfcc_front(50),
         num_units=100,
     )

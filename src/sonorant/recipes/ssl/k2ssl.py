@@ -101,7 +101,9 @@ def toy() -> Config:
     return Config(
         study=replace(study, training=_zipformer_training(study.training, steps, 0.03)),
         encoder=zipformer_medium(dropout=0.05, bypass_steps=200, **sizes),
-        objective=hubert_objective(100, mask=MaskConfig(prob=0.65, span=10), feature_weight=0.0, local_gradient=1.0),
+        objective=hubert_objective(
+            100, mask=MaskConfig(prob=0.65, span=10), feature_weight=0.0, local_gradient=1.0, unmasked_weight=0.5
+        ),
         transformer=fast_hubert_base(strides=(2, 1), **plain),
         transformer_training=study.training,
         targets=mfcc_front(50),

@@ -69,7 +69,9 @@ def toy() -> Config:
         "position_groups": 8,
     }  # fmt: skip
     # No small gradient for the front end: it is as new as the rest, and the training short.
-    objective = mr_hubert_objective(100, 4, mask=MaskConfig(prob=0.65, span=10), feature_weight=0.0, local_gradient=1.0)
+    objective = mr_hubert_objective(
+        100, 4, mask=MaskConfig(prob=0.65, span=10), feature_weight=0.0, local_gradient=1.0, unmasked_weight=0.5
+    )
     study = toy_study()
     probe = replace(study.protocol.probe, words=True)
     return Config(

@@ -69,6 +69,7 @@ def toy() -> Config:
         layers=(4, 3, 2),
         swap=(1, 2, 3),
         mask=MaskConfig(prob=0.65, span=5),
+        unmasked_weight=0.5,
         feature_weight=0.0,
     )
     return Config(study=toy_study(), encoder=toy_network(), targets=mfcc_front(25), layer=3, objective=objective)
@@ -98,9 +99,7 @@ CLAIMS = [
 def run(config: Config, work: Workspace) -> list[Score]:
     """Corpus → HuBERT's first round → clusterings of a layer → HuBERT, with several, with swaps → probes, fine-tuning."""
     study = Study(work, config.study, config.encoder)
-    plain = hubert_objective(
-        config.first_units, mask=config.objective.mask, feature_weight=config.objective.feature_weight
-    )
+    plain = replace(config.objective, heads=hubert_objective(config.first_units).heads, swap=())
     units = study.units("first", study.spectrum(config.targets), config.first_units)
     first: Path = study.pretrain("first", plain, {"units": units})
     heads = config.objective.heads
