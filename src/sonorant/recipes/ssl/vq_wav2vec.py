@@ -74,7 +74,7 @@ def paper() -> Config:
 def toy() -> Config:
     """Some three minutes of codes each and two of BERT on two cores, an hour of the built-in corpus; 25 frames a second."""
     size = {"dim": 96, "kernels": (10, 8, 8, 4, 4, 1), "strides": (10, 4, 4, 2, 2, 1), "context_kernels": (2, 3, 4, 5)}
-    # One of the frames is right, and a penalty on unused codes: what the paper does without takes it a hundred times as long.
+    # One of eleven frames is right, and unused codes cost something: without that, hundreds of steps stay at chance.
     objective = vq_wav2vec_objective(
         num_steps=4,
         offset=1,
@@ -90,7 +90,7 @@ def toy() -> Config:
         objective=objective,
         targets=mfcc_front(25),
         bert=toy_transformer(input_dim=160),
-        # Spans of 200 ms; a seventh of the frames begin one, as with the other toy presets.
+        # Spans of 200 ms, as in the other toy presets.
         words=token_bert_objective(mask=MaskConfig(prob=0.5, span=5)),
         bert_training=toy_study().training,
     )
