@@ -172,11 +172,8 @@ class Abx:
 
     def _chosen(self, items: list[Tensor]) -> list[Tensor]:
         """Some items, whatever the order in which they came."""
-
-        def key(item: Tensor) -> bytes:
-            return hashlib.blake2b(f"{self.seed};".encode() + item.numpy().tobytes(), digest_size=8).digest()
-
-        return sorted(items, key=key)[: self.max_items]
+        keys = [_digest(f"{self.seed};".encode() + item.numpy().tobytes()) for item in items]
+        return [items[place] for place in _first(keys, self.max_items)]
 
     def _questions(self, cells: dict[tuple[Any, Any], list[Tensor]]) -> Iterator[tuple[Any, Any, Any]]:
         """Cells of A, B and X."""
@@ -195,10 +192,8 @@ class Abx:
                     yield a, b, (x, one)
 
     def _sampled(self, speakers: list[Any], where: Any) -> list[Any]:
-        def key(speaker: Any) -> bytes:
-            return hashlib.blake2b(f"{self.seed};{where!r};{speaker!r}".encode(), digest_size=8).digest()
-
-        return sorted(speakers, key=key)[: self.max_speakers]
+        keys = [_digest(f"{self.seed};{where!r};{speaker!r}".encode()) for speaker in speakers]
+        return [speakers[place] for place in _first(keys, self.max_speakers)]
 
     def _distances(
         self, cells: dict[tuple[Any, Any], list[Tensor]], questions: Sequence[tuple[Any, Any, Any]]
@@ -222,6 +217,15 @@ class Abx:
         # (A or B, X): rows of X, columns of the other.
         index = {cell: [number[cell, place] for place in range(len(cells[cell]))] for cell in cells}
         return {(side, x): found[index[x]][:, index[side]].T for side, x in wanted}
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def _first(keys: Sequence[bytes], count: int) -> list[int]:
+    """Places of the `count` smallest keys."""
+    return sorted(range(len(keys)), key=keys.__getitem__)[:count]
 
 
 def _in_blocks(
