@@ -37,7 +37,7 @@ __all__ = [
 TOY_CORPUS = "synthetic:train_seconds=3600,dev=100,test=200"
 """An hour of the built-in corpus: half of it in rooms, most of it in noise, every utterance with its own pitch and rate."""
 
-TINY_CORPUS = "synthetic:train=24,dev=8,test=8,vocab_size=110,num_voices=[4,2,2]"
+TINY_CORPUS = "synthetic:train=24,dev=12,test=12,vocab_size=110,num_voices=[4,2,2]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def tiny_protocol() -> ProtocolConfig:
     assert base.finetune is not None
     loop = TrainConfig(tensorboard=False, progress=False, log_every=1)
     finetune = replace(base.finetune, training=replace(base.finetune.training, steps=2, loop=loop))
-    return ProtocolConfig(probe=ProbeConfig(num_labelled=8, speakers=False, noisy=False), finetune=finetune)
+    return ProtocolConfig(probe=ProbeConfig(num_labelled=8, speaker_utterances=1), finetune=finetune)
 
 
 def from_waveforms(encoder: Any, front: FrontConfig) -> Any:

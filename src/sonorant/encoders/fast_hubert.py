@@ -71,6 +71,7 @@ class FastHubertConfig:
 class FastHubert(nn.Module):
     """Log-mel frames to frames of `config.dim`, four times fewer.
 
+    >>> import torch
     >>> FastHubert(fast_hubert_tiny())(torch.zeros(1, 103, 80), torch.tensor([103])).values.shape
     torch.Size([1, 23, 64])
     """

@@ -131,6 +131,7 @@ class Sampler(nn.Module):
 class MrHubert(nn.Module):
     """Waveform → frames of `config.dim`, 50 a second, through layers at 50, 25 and 50.
 
+    >>> import torch
     >>> encoder = MrHubert(mr_hubert_tiny()).eval()
     >>> layers = encoder(torch.randn(1, 16000), torch.tensor([16000]), layers=True)
     >>> [(layer.values.shape[1], layer.frame_rate) for layer in layers]

@@ -155,6 +155,7 @@ class Adaptor(nn.Module):
 class W2vBert(nn.Module):
     """Stacked log-mel frames → frames of `config.output_dim`.
 
+    >>> import torch
     >>> encoder = W2vBert(w2v_bert_tiny()).eval()
     >>> encoder(torch.randn(1, 50, 160), torch.tensor([50])).values.shape
     torch.Size([1, 50, 64])

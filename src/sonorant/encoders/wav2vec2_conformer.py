@@ -72,6 +72,7 @@ class Wav2Vec2ConformerConfig(WaveformFrontConfig):
 class Wav2Vec2Conformer(nn.Module):
     """Waveform → frames of `config.dim`, 50 a second.
 
+    >>> import torch
     >>> encoder = Wav2Vec2Conformer(wav2vec2_conformer_tiny()).eval()
     >>> encoder(torch.randn(1, 16000), torch.tensor([16000])).values.shape
     torch.Size([1, 49, 64])
