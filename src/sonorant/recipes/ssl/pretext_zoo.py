@@ -145,7 +145,8 @@ CLAIMS = [
     Claim("phone_accuracy", of="predictive", above="reconstruction", why="units are about phones…"),
     Claim("phone_accuracy", of="contrastive", above="reconstruction", why="…and so is what tells frames apart"),
     Claim("speaker_accuracy", of="reconstruction", above="predictive", why="whole frames are about voices too"),
-    Claim("phone_accuracy", of="deaf", above="random", must_fail=True, why="units heard under noise teach nothing"),
+    Claim("phone_accuracy", of="hubert", above="deaf", why="units heard under noise teach nothing"),
+    Claim("phone_accuracy", of="deaf", above="log_mel", must_fail=True, why="…not even to beat the spectrum"),
 ]
 
 
