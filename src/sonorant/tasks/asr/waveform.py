@@ -16,6 +16,7 @@ from sonorant.core.config import one_of
 from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.core.types import Features
 from sonorant.encoders.checkpoint import KIND, described_module
+from sonorant.encoders.surgery import freeze_all, freeze_layers
 
 __all__ = ["FROZEN", "Samples", "WaveformEncoder", "WaveformEncoderConfig", "freeze", "load_into"]
 
@@ -100,7 +101,7 @@ def freeze(encoder: WaveformEncoder, what: str) -> None:
         what: of `FROZEN`.
     """
     one_of("freeze", what, FROZEN)
-    learning = {id(parameter) for parameter in encoder.inner.blocks.parameters()} if what == "front" else set()
-    for parameter in encoder.parameters():
-        if what and id(parameter) not in learning:
-            parameter.requires_grad_(False)
+    if what == "front":
+        freeze_layers(encoder.inner, 0)
+    elif what == "encoder":
+        freeze_all(encoder.inner)
