@@ -1,5 +1,6 @@
 """Encoders from folders, names and original files; what is not safe, not known or not there is refused."""
 
+import json
 import os
 import sys
 import types
@@ -111,6 +112,44 @@ def test_weights_in_several_files_and_pickled_ones(tmp_path: Path) -> None:
     next((tmp_path / "sharded").glob("model-*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="the index in .* names model-"):
         load_encoder(tmp_path / "sharded")
+
+
+def test_an_index_names_files_of_its_own_folder_alone(tmp_path: Path) -> None:
+    save_pretrained(tiny(), tmp_path / "a", "huggingface")
+    (tmp_path / "a" / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    index = tmp_path / "a" / "model.safetensors.index.json"
+    for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "..\\outside.safetensors", "..", 1):
+        index.write_text(json.dumps({"weight_map": {"x": "model-1.safetensors", "y": name}}))
+        with pytest.raises(CheckpointError, match=r"index.json must name files beside it, got .*fetch the folder anew"):
+            load_encoder(tmp_path / "a")
+    for content, message in ((["x"], "must hold an object"), ({"weight_map": ["x"]}, "'weight_map' must be an object")):
+        index.write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match=rf"index.json:? {message}"):
+            load_encoder(tmp_path / "a")
+    # In the hub's cache the files beside the index are links to elsewhere.
+    (tmp_path / "a" / "model-1.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    index.write_text(json.dumps({"weight_map": {"x": "model-1.safetensors"}}))
+    assert same(load_encoder(tmp_path / "a"), tiny())
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n", b"root:x:0", b"\x80\x02]q\x00.", b"PK\x03\x04nothing", b"[" * 9])
+def test_a_pickled_file_of_anything_is_named(content: bytes, tmp_path: Path) -> None:
+    save_pretrained(tiny(), tmp_path, "huggingface")
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(CheckpointError, match="pytorch_model.bin"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], torch.zeros(1), {1: torch.zeros(1)}])
+def test_a_pickled_file_must_hold_tensors_by_name(content: Any, tmp_path: Path) -> None:
+    save_pretrained(tiny(), tmp_path, "huggingface")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        CheckpointError, match=r"must hold tensors by name, got (list|Tensor)|no rule for 1 keys, such as 1"
+    ):
+        load_encoder(tmp_path)
 
 
 def test_models_that_we_lack_are_refused_by_name(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def read_json(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"no {file.name} in {file.parent}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{file} must hold an object, got {str(found)[:60]}")
@@ -113,15 +113,23 @@ def read_features(folder: Path) -> dict[str, Any]:
     if (folder / "preprocessor_config.json").is_file():
         return read_json(folder / "preprocessor_config.json")
     if (folder / "processor_config.json").is_file():
-        return dict(read_json(folder / "processor_config.json").get("feature_extractor", {}))
+        return _part(folder / "processor_config.json", "feature_extractor")
     return {}
+
+
+def _part(file: Path, name: str) -> dict[str, Any]:
+    """An object inside a file's object; empty where there is none."""
+    found = read_json(file).get(name, {})
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: '{name}' must be an object, got {str(found)[:60]}")
+    return found
 
 
 def read_weights(folder: Path) -> Weights:
     """All weights of a folder: one file of safetensors, several with an index, or torch's own.
 
     Raises:
-        CheckpointError: none, damaged, or one that the index names is missing.
+        CheckpointError: none, damaged, or one that the index names is missing or lies elsewhere.
     """
     files = _weight_files(folder)
     if not files:
@@ -140,14 +148,28 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / whole]
         index = folder / f"{whole}.index.json"
         if index.is_file():
-            return [folder / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+            return [folder / name for name in sorted(_named(index))]
     return []
+
+
+def _named(index: Path) -> set[str]:
+    """The files that an index names; of its own folder alone, whatever it says."""
+    names = list(_part(index, "weight_map").values())
+    # Not by where they lead: in the hub's cache they are links to elsewhere.
+    for name in names:
+        if not isinstance(name, str) or name in (".", "..") or set(name) & set("/\\:\0"):
+            raise CheckpointError(
+                f"{index} must name files beside it, got {str(name)[:80]!r}; nothing else is read: fetch the folder anew"
+            )
+    return set(names)
 
 
 def _read(file: Path) -> Weights:
     if file.suffix != ".safetensors":
         found = read_pickled(file)
-        return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+        if not isinstance(found, Mapping):
+            raise CheckpointError(f"{file} must hold tensors by name, got {type(found).__name__}")
+        return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

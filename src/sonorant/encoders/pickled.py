@@ -6,6 +6,7 @@ code but this file's runs. Any other class is refused.
 """
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def read_pickled(path: str | Path) -> Any:
         raise CheckpointError(f"no file {path}")
     names = [(_stand_in(name), name) for name in INERT]
     try:
-        with torch.serialization.safe_globals(names):  # type: ignore[arg-type]
+        with torch.serialization.safe_globals(names), warnings.catch_warnings():  # type: ignore[arg-type]
+            # What an unusual protocol leads to is said below, if it leads to anything.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         first = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), str(error))
@@ -76,8 +79,9 @@ def read_pickled(path: str | Path) -> Any:
             "weights alone on a machine that trusts the file: torch.save({'model': state_dict, 'cfg': plain_dict}, path), or "
             "take the model's safetensors from its hub page"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint of torch: {error}") from None
+    except Exception as error:  # bytes of no pickle fail in any way: by an index, an attribute, an assertion
+        why = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise CheckpointError(f"{path} is damaged or no checkpoint of torch ({why}); fetch it anew") from None
 
 
 def _stand_in(name: str) -> type[Inert]:
