@@ -30,6 +30,8 @@ def test_targets_are_the_mean_of_the_top_layers() -> None:
     torch.testing.assert_close(layer_targets(layers, LENGTHS, 2), expected)
     with pytest.raises(ConfigError, match="mean of 5 layers, and there are 4"):
         layer_targets(layers, LENGTHS, 5)
+    with pytest.raises(ConfigError, match="the last 2 differ in shape, 4 × 5 and 7 × 5: lower top_layers"):
+        layer_targets([layers[0], layers[1][:, :4]], LENGTHS, 2)
 
 
 def test_regression() -> None:

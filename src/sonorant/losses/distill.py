@@ -31,10 +31,16 @@ def layer_targets(
     """The mean of the last `top` layers, each instance-normalised (data2vec, arXiv:2202.03555, section 3.3).
 
     Raises:
-        ConfigError: there are fewer layers.
+        ConfigError: there are fewer layers, or they differ in width or frame rate.
     """
     if not 1 <= top <= len(layers):
         raise ConfigError(f"the targets are the mean of {top} layers, and there are {len(layers)}: lower top_layers")
+    shapes = sorted({tuple(layer.shape[1:]) for layer in layers[-top:]})
+    if len(shapes) > 1:
+        some = " and ".join(f"{frames} × {dim}" for frames, dim in shapes)
+        raise ConfigError(
+            f"the targets are a mean of layers, and the last {top} differ in shape, {some}: lower top_layers"
+        )
     normed = [instance_normalised(layer, lengths) for layer in layers[-top:]]
     return torch.stack(normed).mean(dim=0)
 

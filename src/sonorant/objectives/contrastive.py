@@ -146,7 +146,7 @@ class Wav2Vec2Objective(nn.Module):
         self.config = config
         self.encoder: Any = takes_waveform(encoder, "Wav2Vec2Objective")
         self.steps = StepCounter(encoder)
-        self.hiding = Hiding(config.mask, self.encoder.dim)
+        self.hiding = Hiding(config.mask, encoder)
         self.targets = QuantizedTargets(self.encoder.local_dim, config, self.steps)
         self.project = nn.Linear(self.encoder.dim, config.dim)
 

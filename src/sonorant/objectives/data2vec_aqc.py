@@ -117,7 +117,7 @@ class Data2VecAqc(nn.Module):
         self.encoder: Any = takes_waveform(encoder, "Data2VecAqc")
         regression, contrast = config.regression, config.contrast
         check_top_layers(encoder, regression.top_layers)
-        self.hiding = Hiding(regression.mask, self.encoder.dim)
+        self.hiding = Hiding(regression.mask, encoder)
         self.head = nn.Linear(self.encoder.dim, self.encoder.dim)
         self.teacher = Teacher(encoder, averaged=self.encoder.blocks)
         self.steps = StepCounter(encoder)

@@ -22,7 +22,7 @@ from sonorant.core.types import Batch, Features, Loss
 from sonorant.losses.masked_units import cosine_logits, unit_loss, unit_weights
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.collapse import choice_statistics, frame_statistics
-from sonorant.objectives.views import Hiding, embed_dim, local_features, penalised, seeds_of, takes_waveform
+from sonorant.objectives.views import Hiding, local_features, penalised, seeds_of, takes_waveform
 
 __all__ = [
     "MaskedPrediction", "MaskedPredictionConfig", "UnitHead", "UnitPredictor", "fast_hubert_objective", "hubert_objective",
@@ -177,7 +177,7 @@ class MaskedPrediction(nn.Module):
             raise ConfigError(
                 f"swap names blocks that another follows, 0 to {self.encoder.num_layers - 1}: {config.swap}"
             )
-        self.hiding = Hiding(config.mask, embed_dim(self.encoder))
+        self.hiding = Hiding(config.mask, encoder)
         self.heads = nn.ModuleList(UnitPredictor(self.encoder.dim, head) for head in config.heads)
 
     def losses(self, batch: Batch) -> dict[str, Loss]:

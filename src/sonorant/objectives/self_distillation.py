@@ -80,7 +80,7 @@ class Data2Vec(nn.Module):
         self.config = config
         self.encoder: Any = takes_waveform(encoder, "Data2Vec")
         check_top_layers(encoder, config.top_layers)
-        self.hiding = Hiding(config.mask, self.encoder.dim)
+        self.hiding = Hiding(config.mask, encoder)
         self.head = nn.Linear(self.encoder.dim, self.encoder.dim)
         self.teacher = Teacher(encoder, averaged=self.encoder.blocks)
         self._decay = ramp(config.decay_start, config.decay_end, config.decay_steps)
@@ -172,7 +172,7 @@ class DinoSr(nn.Module):
         self.encoder: Any = takes_waveform(encoder, "DinoSr")
         check_top_layers(encoder, config.top_layers)
         dim, size = self.encoder.dim, config.codebook_size
-        self.hiding = Hiding(config.mask, dim)
+        self.hiding = Hiding(config.mask, encoder)
         self.heads = nn.ModuleList(nn.Linear(dim, size) for _ in range(config.top_layers))
         self.codebooks = nn.ModuleList(
             OnlineCodebook(dim, size, config.codebook_decay) for _ in range(config.top_layers)

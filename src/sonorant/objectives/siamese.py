@@ -210,7 +210,7 @@ class Dino(nn.Module):
         self.encoder: Any = takes_waveform(encoder, "Dino")
         self.head = _DinoHead(self.encoder.dim, config)
         branch = _Branch(encoder, config.layer, self.head)
-        self.hiding = None if config.mask is None else Hiding(config.mask, self.encoder.dim)
+        self.hiding = None if config.mask is None else Hiding(config.mask, encoder)
         self.teacher = Teacher(branch)
         self._branch = (branch,)  # its parts are registered above
         self.register_buffer("center", torch.zeros(config.num_codes))

@@ -63,7 +63,7 @@ class TokenBert(nn.Module):
         over = self._over
         if len(over.num_units) != len(config.streams):
             raise ConfigError(f"the encoder takes {len(over.num_units)} streams, and streams names {config.streams}")
-        self.hiding = Hiding(config.mask, encoder.dim)
+        self.hiding = Hiding(config.mask, over.encoder)
         heads = (
             UnitHead(stream=stream, num_units=count, kind="linear", temperature=1.0)
             for stream, count in zip(config.streams, over.num_units, strict=True)

@@ -16,7 +16,7 @@ from sonorant.losses.information import feature_penalty
 from sonorant.nn.masking import MaskConfig, MaskEmbedding, channel_mask
 
 __all__ = [
-    "Hiding", "add_penalty", "embed_dim", "local_features", "penalised", "seeds_of", "takes_waveform", "valid_frames",
+    "Hiding", "add_penalty", "local_features", "penalised", "seeds_of", "takes_waveform", "valid_frames",
 ]  # fmt: skip
 
 
@@ -48,12 +48,6 @@ def seeds_of(batch: Batch, owner: str) -> Int[Tensor, " batch"]:
     return batch.seeds.to(batch.waveform.device)
 
 
-def embed_dim(encoder: Any) -> int:
-    """Width of what masks are laid on: that of the frames that come out, unless an encoder whose blocks differ in width
-    says by its `embed_dim` how wide the first is."""
-    return int(getattr(encoder, "embed_dim", encoder.dim))
-
-
 def local_features(encoder: Any, batch: Batch, gradient: float = 1.0) -> Features:
     """The front end's frames, with the gradient that flows back into it scaled (wav2vec 2.0: 0.1)."""
     local: Features = encoder.local(batch.waveform, batch.lengths)
@@ -68,29 +62,23 @@ class Hiding(nn.Module):
 
     Args:
         config: how much is hidden.
-        dim: width of the frames.
-        noise: deviation of the noise that stands in for hidden frames; 0 learns a vector.
+        encoder: whose blocks see the frames. They are as wide as those that come out, unless an encoder whose blocks differ
+            in width says by its `embed_dim` how wide the first is.
     """
 
-    def __init__(self, config: MaskConfig, dim: int, noise: float = 0.0) -> None:
+    def __init__(self, config: MaskConfig, encoder: Any) -> None:
         super().__init__()
-        self.config, self.dim = config, dim
-        self.embedding = MaskEmbedding(dim, noise)
+        self.config, self.dim = config, int(getattr(encoder, "embed_dim", encoder.dim))
+        self.embedding = MaskEmbedding(self.dim)
 
-    def forward(
-        self, embedded: Features, seeds: Int[Tensor, " batch"], name: str = "mask"
-    ) -> tuple[Features, Bool[Tensor, "batch frame"]]:
+    def forward(self, embedded: Features, seeds: Int[Tensor, " batch"]) -> tuple[Features, Bool[Tensor, "batch frame"]]:
         """The frames as the blocks see them, and which of them are hidden."""
-        mask = self.config.draw(seeds, embedded.lengths, embedded.values.shape[1], name)
-        return self.apply_to(embedded, mask, seeds), mask
-
-    def apply_to(self, embedded: Features, mask: Bool[Tensor, "batch frame"], seeds: Int[Tensor, " batch"]) -> Features:
-        """The same with a mask that is given."""
+        mask = self.config.draw(seeds, embedded.lengths, embedded.values.shape[1])
         values = self.embedding(embedded.values, mask, seeds)
         if self.config.channel_prob:
             channels = channel_mask(seeds, self.dim, prob=self.config.channel_prob, span=self.config.channel_span)
             values = values.masked_fill(channels[:, None], 0)
-        return replace(embedded, values=values)
+        return replace(embedded, values=values), mask
 
 
 def add_penalty(loss: Loss, name: str, total: Float[Tensor, ""]) -> Loss:
