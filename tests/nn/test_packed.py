@@ -90,6 +90,21 @@ def test_between_changes_what_the_next_layer_gets() -> None:
     assert not torch.allclose(plain[2].values, changed[2].values)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_between_leaves_in_the_padding_does_not_matter(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    given = features()
+    stack = TransformerStack([TransformerLayer(8, 2, 16, 0.0) for _ in range(3)], 8, norm_first=True).eval()
+
+    def between(index: int, frames: Features) -> Features:
+        values = frames.values.clone()
+        for item, size in enumerate(frames.lengths.tolist()):
+            values[item, size:] = float("nan")
+        return Features(values, frames.lengths, frames.frame_rate)
+
+    monkeypatch.setattr(transformer, "pack", lambda embedded: pack(embedded, packed))
+    assert torch.equal(stack(given, False, between).values, stack(given).values)
+
+
 def test_a_feed_forward_in_parts_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = TransformerLayer(8, 2, 16).eval()
     values = torch.randn(11, 8)

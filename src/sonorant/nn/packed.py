@@ -65,9 +65,9 @@ class Layout:
         return torch.cat(parts) if len(parts) != 1 else parts[0]
 
     def pack(self, values: Float[Tensor, "batch frame dim"]) -> Tensor:
-        """From the padded batch into this layout."""
-        if self.runs is None:
-            return values
+        """From the padded batch into this layout; what stands in the padding does not matter."""
+        if self.runs is None:  # zeroed at once: a NaN in the padding would live through products with masks
+            return zero_padding(values, self.lengths)
         sizes = [run.num_frames for run in self.runs for _ in range(run.count)]
         if len(self.runs) == 1 and self.runs[0].num_frames == values.shape[1]:
             return values.flatten(0, 1)
@@ -103,8 +103,8 @@ def pack(features: Features, packed: bool | None = None) -> tuple[Tensor, Layout
     if packed is None:
         packed = values.device.type == "cpu" and not torch.compiler.is_compiling()
     if not packed:
-        # Zeroed at once: a NaN in the padding would live through products with masks.
-        return zero_padding(values, lengths), Layout(lengths, values.shape[1])
+        layout = Layout(lengths, values.shape[1])
+        return layout.pack(values), layout
     sizes = lengths.tolist()
     runs, start = [], 0
     for size, same in groupby(sizes):
