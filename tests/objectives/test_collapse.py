@@ -52,6 +52,16 @@ def test_scale_and_padding_do_not_matter() -> None:
     assert frame_statistics(features(300 * values)) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_frames_that_are_not_finite_have_no_figures(value: float) -> None:
+    """A number that a doctor can judge, instead of an error of linear algebra."""
+    values = torch.randn(3, 50, 8)
+    values[1, 3, 2] = value
+    found = frame_statistics(features(values))
+    assert set(found) == {"frame_variation", "item_variation", "effective_rank"}
+    assert all(math.isnan(figure) for figure in found.values())
+
+
 def test_choices() -> None:
     assert choice_statistics("target", torch.arange(6), 8) == pytest.approx({"target_perplexity": 6.0})
     assert choice_statistics("target", torch.zeros(0, dtype=torch.long), 8) == {}

@@ -1,6 +1,7 @@
 """Collapse is stopped with its cause; a healthy representation, an early one and a passing one are left alone."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ HEALTHY = {
 }
 SICK = [
     ({"frame_variation": 1e-5}, r"frames vary by 1e-05(.|\n)*warm-up"),
+    ({"frame_variation": math.nan, "effective_rank": math.nan}, r"frames are not finite though the loss is"),
     ({"effective_rank": 1.2}, r"collapsed to 1.20 directions(.|\n)*spans"),
     ({"predicted_perplexity": 1.01}, r"the predicted codes have collapsed: 1.01(.|\n)*one answer for every frame"),
     ({"target_perplexity": 1.0}, r"the target codes have collapsed: 1.00(.|\n)*nothing to predict"),

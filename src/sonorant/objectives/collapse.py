@@ -20,7 +20,8 @@ _MOST_FRAMES = 2048
 def effective_rank(frames: Float[Tensor, "row dim"]) -> float:
     """exp of the entropy of the shares of the singular values of the centred frames: how many directions are in use.
 
-    Roy and Vetterli, EUSIPCO 2007. Between 1 and the smaller of rows and dim; 0 where all frames are equal.
+    Roy and Vetterli, EUSIPCO 2007. Between 1 and the smaller of rows and dim; 0 where all frames are equal, nan where one
+    is not finite.
 
     >>> round(effective_rank(torch.eye(3).repeat(2, 1)), 3)
     2.0
@@ -28,6 +29,8 @@ def effective_rank(frames: Float[Tensor, "row dim"]) -> float:
     centred = (frames - frames.mean(dim=0)).double()
     if len(frames) < 2:
         return 0.0
+    if not bool(frames.isfinite().all()):
+        return float("nan")
     # The smaller of the two Gram matrices has the same values other than 0.
     gram = centred @ centred.t() if len(centred) < centred.shape[1] else centred.t() @ centred
     values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
@@ -45,7 +48,7 @@ def frame_statistics(features: Features) -> dict[str, float]:
     Returns:
         "frame_variation": variance of frames about their item's mean over their mean square, in [0, 1];
         "item_variation": the same of the items' means about the mean of all;
-        "effective_rank" of the valid frames.
+        "effective_rank" of the valid frames. All are nan where a valid frame is not finite.
     """
     values = features.values.detach().float()
     valid = valid_mask(features.lengths, values.shape[1])
@@ -67,7 +70,7 @@ def frame_statistics(features: Features) -> dict[str, float]:
 
 
 def _share(part: Tensor, whole: Tensor) -> float:
-    return float(part) / float(whole) if float(whole) > 0 else 0.0
+    return 0.0 if float(whole) == 0 else float(part) / float(whole)
 
 
 def choice_statistics(name: str, ids: Int[Tensor, "*shape"], num_codes: int) -> dict[str, float]:

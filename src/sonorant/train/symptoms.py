@@ -1,5 +1,6 @@
 """Signs that a model says nothing any more, judged from what `diagnose` measures; and where gradients arrive."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from torch import nn
@@ -30,7 +31,13 @@ def collapses(step: int, statistics: Mapping[str, float], config: DoctorConfig) 
 
 def _alike(statistics: Mapping[str, float], config: DoctorConfig) -> Iterator[tuple[str, str]]:
     variation, rank = statistics.get("frame_variation"), statistics.get("effective_rank")
-    if variation is not None and variation < config.min_variation:
+    if not all(math.isfinite(value) for value in (variation, rank) if value is not None):
+        message = (
+            "the representation has collapsed: frames are not finite though the loss is. Lower the learning rate, clip the "
+            "gradient, train in 32-true; look for a logarithm, a division or a norm of silence in the encoder"
+        )
+        yield "not_finite", message
+    elif variation is not None and variation < config.min_variation:
         message = (
             f"the representation has collapsed: frames vary by {variation:.2g} of their mean square, so they are all "
             "alike. Lower the learning rate or lengthen its warm-up; for a moving teacher start with a lower decay "
