@@ -17,7 +17,7 @@ from sonorant.core.config import one_of, to_plain
 from sonorant.core.files import atomic_write
 from sonorant.core.types import Score, Segment
 from sonorant.data.batches import BatchConfig
-from sonorant.data.corpora.corpus import content_of
+from sonorant.data.corpora.corpus import content_of, speaker_of
 from sonorant.encoders.checkpoint import load_trained_encoder
 from sonorant.metrics.abx import Abx
 from sonorant.units.tokenizer import layer_of, streamed
@@ -39,7 +39,7 @@ def phone_items(
             the phone's own frames.
         silence: phones that are neither compared nor neighbours.
     """
-    speaker = next((s.speaker for s in cut.supervisions if s.speaker), "")
+    speaker = speaker_of(cut)
     phones = alignment_of(cut, "phone")
     for place, phone in enumerate(phones):
         around = phones[place - 1 : place + 2] if place else []

@@ -1,7 +1,7 @@
 """CTC fine-tuning of a pre-trained encoder with a few minutes of labels, beside the same network from scratch.
 
-The targets are the phones of the corpus's own alignments where it has some (so that the error rate is a phone error rate and
-no lexicon stands between), else characters. Voices and sentences of the development and test parts are those of the corpus's
+The targets are phones, of the corpus's own alignments or of its words in a dictionary (so that no search stands between the
+network and the error rate), or characters. Voices and sentences of the development and test parts are those of the corpus's
 splits. Two stages where the encoder first rests: a new output layer on random frames would shake what was learnt.
 """
 
@@ -24,7 +24,7 @@ from sonorant.core.seed import derive
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.data.checks import check_corpus
-from sonorant.data.corpora.corpus import Corpus
+from sonorant.data.corpora.corpus import Corpus, extra
 from sonorant.data.shards import random_order
 from sonorant.encoders.checkpoint import KIND, load_trained_encoder
 from sonorant.tasks.asr.model import CtcRecogniser, FeatureConfig, ctc_config
@@ -36,7 +36,7 @@ from sonorant.text.tokenizer import Tokenizer
 from sonorant.train.optim import OptimConfig
 from sonorant.train.schedule import ScheduleConfig
 
-__all__ = ["FinetuneConfig", "few_labels", "finetune_stage", "spoken_phones"]
+__all__ = ["FinetuneConfig", "few_labels", "finetune_stage", "phones_of", "spoken_phones"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class FinetuneConfig:
     minutes: float = 10.0
     """Of labelled audio from the split `train`."""
     targets: Literal["phone", "char"] = "phone"
-    """Phones of the alignments, or characters of the transcripts."""
+    """Phones of the alignments (or, where there are none, of the words as a dictionary has them), or characters."""
     silence: tuple[str, ...] = ("sil",)
     """Phones that are no targets."""
     frozen_steps: int = 0
@@ -99,17 +99,30 @@ def spoken_phones(corpus: Corpus, silence: Sequence[str] = ("sil",)) -> Corpus:
     """The corpus with its phones, parted by spaces, in place of its transcripts.
 
     Raises:
-        DataError: a cut has no phone alignment.
+        DataError: the phones of a cut are not known.
     """
     return corpus.with_splits(
         {name: CutSet.from_cuts([_phones_said(cut, silence) for cut in cuts]) for name, cuts in corpus.splits.items()}
     )
 
 
-def _phones_said(cut: Any, silence: Sequence[str]) -> Any:
+def phones_of(cut: Any, silence: Sequence[str] = ("sil",)) -> list[str]:
+    """The phones of a cut: of its alignment, else those that a dictionary gives its words, without stress; none if unknown.
+
+    Args:
+        cut: its manifest may have had `words`, a list of `{"word": …, "phones": […]}`.
+        silence: phones that do not count.
+    """
     said = [phone.label for phone in alignment_of(cut, "phone") if phone.label not in silence]
+    return said or [phone.rstrip("012") for word in extra(cut, "words", ()) for phone in word.get("phones", ())]
+
+
+def _phones_said(cut: Any, silence: Sequence[str]) -> Any:
+    said = phones_of(cut, silence)
     if not said:
-        raise DataError(f"'{cut.id}' has no phone alignment: fine-tune on characters (targets=char)")
+        raise DataError(
+            f"item '{cut.id}' has neither a phone alignment nor phones of its words: fine-tune on characters (targets char)"
+        )
     first = fastcopy(cut.supervisions[0], text=" ".join(said), alignment=None)
     return fastcopy(cut, supervisions=[first])
 

@@ -37,7 +37,7 @@ from sonorant.core.files import atomic_write
 from sonorant.core.seed import derive
 from sonorant.core.types import Batch, Features, Score, Segment
 from sonorant.data.batches import BatchConfig
-from sonorant.data.corpora.corpus import Corpus, content_of
+from sonorant.data.corpora.corpus import Corpus, content_of, speaker_of
 from sonorant.data.shards import random_order
 from sonorant.metrics.bootstrap import bootstrap_interval
 from sonorant.units.tokenizer import streamed
@@ -206,7 +206,7 @@ def _take(
                 pooled = torch.cat([half.mean(1) for half in halves], dim=1)
                 found.words.add(pooled[:, None], [word.label], cut.id)
     if config.speakers:
-        speaker = next((s.speaker for s in cut.supervisions if s.speaker), "")
+        speaker = speaker_of(cut)
         pooled = torch.cat([values.float().mean(1), values.float().std(1, correction=0)], dim=1)
         found.speakers.add(pooled[:, None], [speaker], cut.id)
 

@@ -4,22 +4,25 @@ An arm is an encoder: a pre-trained one, or one of the two that every recipe is 
 network before training, and `log_mel`, spectral frames stacked to the same frame rate.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sonorant.benchmark.finetuning import FinetuneConfig, finetune_stage
+from sonorant.benchmark.finetuning import FinetuneConfig, finetune_stage, phones_of
 from sonorant.benchmark.pretraining import fresh_encoder, statistics_stage
-from sonorant.benchmark.probe import ProbeConfig, probe_stage
+from sonorant.benchmark.probe import ProbeConfig, alignment_of, probe_stage
 from sonorant.benchmark.workspace import Workspace
+from sonorant.core.errors import DataError
 from sonorant.core.seed import derive, seed_everything
 from sonorant.core.types import Score, Units
 from sonorant.data.batches import BatchConfig
-from sonorant.data.corpora.corpus import Corpus
+from sonorant.data.corpora.corpus import Corpus, speaker_of, text_of
 from sonorant.data.shards import random_order
 from sonorant.encoders.checkpoint import describe_config, described_module, load_trained_encoder, save_trained_encoder
 from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front, on_spectrum
@@ -30,8 +33,8 @@ from sonorant.train.schedule import ScheduleConfig
 from sonorant.units.store import UnitStore, write_units
 
 __all__ = [
-    "TINY_CORPUS", "TOY_CORPUS", "ProtocolConfig", "from_waveforms", "judge", "network", "random_encoder", "references",
-    "swapped_units", "tiny_protocol", "toy_protocol",
+    "TINY_CORPUS", "TOY_CORPUS", "ProtocolConfig", "check_protocol", "from_waveforms", "judge", "network", "random_encoder",
+    "references", "swapped_units", "tiny_protocol", "toy_protocol",
 ]  # fmt: skip
 
 TOY_CORPUS = "synthetic:train_seconds=3600,dev=100,test=200"
@@ -70,6 +73,35 @@ def tiny_protocol() -> ProtocolConfig:
     loop = TrainConfig(tensorboard=False, progress=False, log_every=1)
     finetune = replace(base.finetune, training=replace(base.finetune.training, steps=2, loop=loop))
     return ProtocolConfig(probe=ProbeConfig(num_labelled=8, speaker_utterances=1), finetune=finetune)
+
+
+def check_protocol(corpus: Corpus, config: ProtocolConfig, seen: int = 100) -> None:
+    """Asks a corpus, before hours of training, for what its judges will want.
+
+    Args:
+        corpus: with the splits `train`, `dev` and `test`.
+        config: the judges.
+        seen: cuts of each split that are looked at.
+
+    Raises:
+        DataError: there is no such split, or none of its cuts has a label that is asked for; says what to change.
+    """
+    probe, tune = config.probe, config.finetune
+    wanted: dict[str, tuple[bool, Callable[[Any], object], str]] = {
+        "phone alignments": (probe.phones, partial(alignment_of, tier="phone"), "protocol.probe.phones false"),
+        "word alignments": (probe.words, partial(alignment_of, tier="word"), "protocol.probe.words false"),
+        "speakers": (probe.speakers, speaker_of, "protocol.probe.speakers false"),
+        "phones": (tune is not None and tune.targets == "phone", phones_of, "protocol.finetune.targets char"),
+        "transcripts": (tune is not None and tune.targets == "char", text_of, "protocol.finetune null"),
+    }
+    for name in ("train", "dev", "test"):
+        cuts = list(islice(corpus.split(name), seen))
+        for what, (asked, label, instead) in wanted.items():
+            if asked and not any(label(cut) for cut in cuts):
+                raise DataError(
+                    f"corpus '{corpus.name}', split '{name}': no {what}, which the judges of this recipe want; "
+                    f"give a corpus that has them, or set {instead}"
+                )
 
 
 def from_waveforms(encoder: Any, front: FrontConfig) -> Any:

@@ -28,17 +28,14 @@ from sonorant.benchmark.pretraining import (
 )
 from sonorant.benchmark.probe import sample_cuts
 from sonorant.benchmark.protocol import (
-    TINY_CORPUS,
-    TOY_CORPUS,
     ProtocolConfig,
+    check_protocol,
     from_waveforms,
     judge,
     network,
     random_encoder,
     references,
     swapped_units,
-    tiny_protocol,
-    toy_protocol,
 )
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.checkpoint import checkpoint_digest, load_checkpoint
@@ -46,24 +43,16 @@ from sonorant.core.config import to_plain
 from sonorant.core.lengths import zero_padding
 from sonorant.core.seed import normal
 from sonorant.core.types import Batch, Loss, Score
-from sonorant.data.batches import BatchConfig
 from sonorant.encoders.checkpoint import KIND, describe_config, load_trained_encoder
-from sonorant.encoders.conformer import ConformerConfig, conformer_small
 from sonorant.encoders.spectral import FrontConfig, OnSpectrumConfig, log_mel_front
-from sonorant.encoders.tera import TeraConfig, tera
 from sonorant.encoders.tokenised import tokenised
 from sonorant.objectives.future import FutureConfig, quantizer_of
 from sonorant.objectives.token_bert import TokenBertConfig
 from sonorant.train.checkpoint import restore_weights
-from sonorant.train.config import TrainConfig
-from sonorant.train.optim import OptimConfig
 from sonorant.units.store import UnitStore
 from sonorant.units.tokenizer import UnitTokenizer
 
-__all__ = [
-    "Study", "StudyConfig", "tiny_network", "tiny_study", "tiny_transformer", "toy_network", "toy_study",
-    "toy_transformer",
-]  # fmt: skip
+__all__ = ["Study", "StudyConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,66 +61,14 @@ class StudyConfig:
 
     corpus: str = ""
     """Used where --corpus does not say."""
+    unlabelled: str = ""
+    """A further corpus, as --corpus names one, whose split `train` is pre-trained on too; nothing is judged on it."""
     front: FrontConfig = field(default_factory=lambda: log_mel_front(dim=80))
     """Spectral frames before an encoder that does not take waveforms."""
     training: PretrainConfig = field(default_factory=PretrainConfig)
     """Of each arm."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     """How an arm is judged."""
-
-
-def toy_study(frame_rate: float = 25, steps: int = 700, lr: float = 3e-3, **changes: Any) -> StudyConfig:
-    """An hour of the built-in corpus, a minute or two an arm on two cores.
-
-    Args:
-        frame_rate: 40 log mel energies are stacked to so many frames a second.
-        steps: of each arm, of 30 s of audio.
-        lr: peak learning rate.
-        changes: fields of `StudyConfig`.
-    """
-    training = PretrainConfig(
-        steps=steps,
-        batches=BatchConfig(max_seconds=30, memory_mb=500),
-        optim=OptimConfig(lr=lr),
-        loop=TrainConfig(tensorboard=False),
-    )
-    study = StudyConfig(corpus=TOY_CORPUS, front=log_mel_front(frame_rate), training=training, protocol=toy_protocol())
-    return replace(study, **changes)
-
-
-def toy_network(**changes: Any) -> ConformerConfig:
-    """The network of the toy presets: four narrow Conformer blocks on the front's frames.
-
-    A plain Transformer of that size takes several times the hours of speech before it looks beyond a frame.
-    """
-    size = {"dim": 128, "num_layers": 4, "num_heads": 4, "ffn_dim": 256, "kernel_size": 15, "dropout": 0.05}
-    still = {"position": "rotary", "subsampling": "stack", "factor": 1}
-    return conformer_small(**{**size, **still, **changes})
-
-
-def tiny_network(**changes: Any) -> ConformerConfig:
-    """Two very narrow blocks."""
-    return toy_network(**{"dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "kernel_size": 5, **changes})
-
-
-def toy_transformer(**changes: Any) -> TeraConfig:
-    """Four narrow Transformer layers that keep every frame, for units, which are no spectrum to convolve."""
-    size = {"dim": 128, "num_layers": 4, "num_heads": 4, "ffn_dim": 384}
-    return tera(**{**size, "dropout": 0.05, "norm_first": True, **changes})
-
-
-def tiny_transformer(**changes: Any) -> TeraConfig:
-    """Two very narrow layers."""
-    return toy_transformer(**{"dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, **changes})
-
-
-def tiny_study(study: StudyConfig) -> StudyConfig:
-    """The same in seconds; only shows that everything runs."""
-    training = replace(study.training, steps=2, batches=BatchConfig(max_seconds=20))
-    protocol = tiny_protocol()
-    if study.protocol.finetune is None:
-        protocol = replace(protocol, finetune=None)
-    return replace(study, corpus=TINY_CORPUS, training=training, protocol=protocol)
 
 
 class Study:
@@ -146,7 +83,10 @@ class Study:
     def __init__(self, work: Workspace, config: StudyConfig, encoder: Any) -> None:
         self.work, self.config = work, config
         self.corpus = work.open_corpus(config.corpus)
+        check_protocol(self.corpus, config.protocol)
         self.train = self.corpus.split("train")
+        if config.unlabelled:
+            self.train = self.train + work.open_further(config.unlabelled).split("train")
         self.encoder = from_waveforms(encoder, config.front)
         self.front = self._statistics(self.encoder)
 
@@ -177,7 +117,9 @@ class Study:
         return swapped_units(self.work, units)
 
     def agreement(self, units: UnitStore, arm: str) -> list[Score]:
-        """`arm/pnmi` and purities of units with the phones of the training split."""
+        """`arm/pnmi` and purities of units with the phones of the training split; none where phones are not judged."""
+        if not self.config.protocol.probe.phones:
+            return []
         return agreement(units, self.train, arm, self.config.protocol.probe.silence)
 
     def pretrain(
@@ -307,21 +249,26 @@ class Study:
         return finetune_stage(self.work, arm, self.random(encoder), self.corpus, finetune, scratch=True)
 
     def arms(
-        self, objectives: Mapping[str, Any], always: Sequence[str], finetuned: Sequence[str] = (), **options: Any
+        self,
+        objectives: Mapping[str, Any],
+        always: Sequence[str],
+        finetuned: Sequence[str] | None = None,
+        **options: Any,
     ) -> list[Score]:
         """Pre-trains and judges those arms that always run and those that were asked for.
 
         Args:
             objectives: arm → configuration of its objective; the arm "deaf" hears noise.
             always: arms that run in any case.
-            finetuned: arms that are fine-tuned too; all where empty.
+            finetuned: arms that are fine-tuned too; all but "deaf" where None.
             options: as for `pretrain`, for all arms.
         """
         scores = list[Score]()
+        tuned = set(objectives) - {"deaf"} if finetuned is None else set(finetuned)
         for arm, objective in objectives.items():
             if arm in always or arm in self.work.arms:
                 encoder = self.pretrain(arm, objective, deaf=arm == "deaf", **options)
-                scores += self.judge(arm, encoder, finetune=arm != "deaf" and (not finetuned or arm in finetuned))
+                scores += self.judge(arm, encoder, finetune=arm in tuned)
         return scores
 
 

@@ -111,10 +111,13 @@ class Workspace:
 
     def open_corpus(self, default: str = "synthetic") -> "Corpus":
         """The corpus that the user named, or the recipe's own."""
+        return self.open_further(self.corpus or default)
+
+    def open_further(self, spec: str) -> "Corpus":
+        """Another corpus, named as the command line names one."""
         from sonorant.data.corpora.catalogue import open_corpus
 
-        place = self.corpora or self.folder / "corpora"
-        return open_corpus(self.corpus or default, place, num_workers=self.num_workers)
+        return open_corpus(spec, self.corpora or self.folder / "corpora", num_workers=self.num_workers)
 
     def write_config(self, config: Any) -> None:
         """Writes the resolved configuration beside the results."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sonorant.core.errors import DataError, unknown_name
 
 __all__ = ["Card", "Corpus", "Fault", "SplitSummary", "audio_sources", "content_of", "describe", "extra", "load_audio",
-           "named_splits", "summarise", "text_of", "unreadable"]  # fmt: skip
+           "named_splits", "speaker_of", "summarise", "text_of", "unreadable"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,11 @@ def text_of(cut: Cut) -> str | None:
     turns = cut.supervisions if len(cut.supervisions) < 2 else sorted(cut.supervisions, key=lambda turn: turn.start)
     texts = [turn.text for turn in turns if turn.text is not None]
     return " ".join(texts) if texts else None
+
+
+def speaker_of(cut: Cut) -> str:
+    """The cut's speaker, the first who is named where several speak; "" where none is."""
+    return next((turn.speaker for turn in cut.supervisions if turn.speaker), "")
 
 
 def audio_sources(cut: Cut) -> Iterator[bytes]:

@@ -12,7 +12,8 @@ from sonorant.audio.augment.catalogue import build_augmentation
 from sonorant.audio.augment.chain import Chain
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig

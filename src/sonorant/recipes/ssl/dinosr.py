@@ -7,8 +7,8 @@ teacher's frames, and the student, from which frames are hidden, says the codes 
 from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import hubert_training, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
@@ -17,8 +17,6 @@ from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, dinosr_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.self_distillation import DinoSrConfig
-from sonorant.train.config import TrainConfig
-from sonorant.train.optim import OptimConfig
 
 CARD = Card(
     system="10",
@@ -49,12 +47,8 @@ class Config:
 
 def paper() -> Config:
     """The base model: 400k updates of 63 minutes (section 4.1)."""
-    training = PretrainConfig(
-        steps=400_000,
-        batches=BatchConfig(max_seconds=237),
-        optim=OptimConfig(name="adam", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=3800),
-    )
+    training = hubert_training(batch_seconds=3800, batches=BatchConfig(max_seconds=237))
+    training = replace(training, optim=replace(training.optim, name="adam"))
     return Config(study=StudyConfig(training=training))
 
 

@@ -10,18 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, toy_study
+from sonorant.benchmark.settings import hubert_training, tiny_study, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
-from sonorant.data.batches import BatchConfig
 from sonorant.encoders.fast_hubert import FastHubertConfig, fast_hubert_base
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig, fast_hubert_objective, hubert_objective
-from sonorant.train.config import TrainConfig
-from sonorant.train.optim import OptimConfig
 
 CARD = Card(
     system="47",
@@ -54,13 +51,7 @@ class Config:
 
 def paper() -> Config:
     """400k updates of HuBERT's batches (section 4.1)."""
-    training = PretrainConfig(
-        steps=400_000,
-        batches=BatchConfig(max_seconds=87.5),
-        optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=2800),
-    )
-    return Config(study=StudyConfig(training=training))
+    return Config(study=StudyConfig(training=hubert_training()))
 
 
 def toy() -> Config:
@@ -131,8 +122,8 @@ def run(config: Config, work: Workspace) -> list[Score]:
         "cosine": replace(config.objective, heads=cosine),
         "last_only": replace(config.objective, heads=heads[:1]),
     }
-    scores += study.arms(undone, [], finetuned=["none"], labels=labels)
+    scores += study.arms(undone, [], finetuned=[], labels=labels)
     if "swapped" in work.arms:
         control = {"units": study.swapped(labels["units"])}
-        scores += study.arms({"swapped": config.objective}, [], finetuned=["none"], labels=control)
+        scores += study.arms({"swapped": config.objective}, [], finetuned=[], labels=control)
     return scores + study.references()

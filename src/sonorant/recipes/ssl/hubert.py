@@ -9,18 +9,23 @@ fitted over the whole corpus, streamed, where the paper takes a tenth of it.
 from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import (
+    hubert_training,
+    learners_study,
+    tiny_network,
+    tiny_study,
+    toy_network,
+    toy_study,
+)
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
+from sonorant.core.config import at_least
 from sonorant.core.types import Score
-from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig
-from sonorant.train.config import TrainConfig
-from sonorant.train.optim import OptimConfig
 from sonorant.units.store import UnitStore
 
 CARD = Card(
@@ -40,8 +45,13 @@ class Round:
     """K of k-means (section IV-B: 100 on MFCC, then 500)."""
     layer: int = 0
     """Of the round before, whose frames are clustered (section IV-B: 6 of 12); 0 for MFCC."""
-    steps: int = 250_000
-    """Updates (section IV-C: 250k, then 400k)."""
+    steps: int = 0
+    """Updates; 0: as the study's training says."""
+
+    def __post_init__(self) -> None:
+        at_least("num_clusters", self.num_clusters, 2)
+        at_least("layer", self.layer, 0)
+        at_least("steps", self.steps, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +66,13 @@ class Config:
     """Frames whose clusters are the first targets (section III-B: 39 cepstra)."""
     objective: MaskedPredictionConfig = field(default_factory=MaskedPredictionConfig)
     """Masks and weights; its head is fitted to each round's clusters."""
-    rounds: tuple[Round, ...] = (Round(), Round(num_clusters=500, layer=6, steps=400_000))
-    """One after another, each from random weights."""
+    rounds: tuple[Round, ...] = (Round(steps=250_000), Round(num_clusters=500, layer=6))
+    """One after another, each from random weights (section IV-C: 250k updates of the first, 400k of the second)."""
 
 
 def paper() -> Config:
     """The base model: 32 × 87.5 s a step (section IV-C)."""
-    training = PretrainConfig(
-        batches=BatchConfig(max_seconds=87.5),
-        optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=2800),
-    )
-    return Config(study=StudyConfig(training=training))
+    return Config(study=StudyConfig(training=hubert_training()))
 
 
 def toy() -> Config:
@@ -79,8 +84,13 @@ def toy() -> Config:
         # Spans of ten frames of 40 ms would hide whole words. Frames that are seen are asked for too (α of equation 2 is
         # 2/3): an hour of speech is little, and naming what one hears comes before guessing what one does not.
         objective=MaskedPredictionConfig(mask=MaskConfig(prob=0.65, span=5), feature_weight=0.0, unmasked_weight=0.5),
-        rounds=(Round(steps=700), Round(layer=3, steps=700)),
+        rounds=(Round(), Round(layer=3)),
     )
+
+
+def speechocean762() -> Config:
+    """The toy's network on two hours of learners' English, and on what else --study.unlabelled names."""
+    return replace(toy(), study=learners_study())
 
 
 def tiny() -> Config:
@@ -90,11 +100,11 @@ def tiny() -> Config:
         base,
         study=tiny_study(base.study),
         encoder=tiny_network(),
-        rounds=(Round(num_clusters=8, steps=2), Round(num_clusters=8, layer=1, steps=2)),
+        rounds=(Round(num_clusters=8), Round(num_clusters=8, layer=1)),
     )
 
 
-PRESETS = {"toy": toy, "tiny": tiny, "paper": paper}
+PRESETS = {"toy": toy, "speechocean762": speechocean762, "tiny": tiny, "paper": paper}
 
 CLAIMS = [
     Claim("phone_accuracy", of="round2", above="random", why="frames of the trained network tell phones apart"),
@@ -118,7 +128,7 @@ def run(config: Config, work: Workspace) -> list[Score]:
     def pretrain(arm: str, each: Round, units: UnitStore) -> list[Score]:
         nonlocal source
         heads = (replace(config.objective.heads[0], num_units=each.num_clusters),)
-        training = replace(config.study.training, steps=each.steps)
+        training = replace(config.study.training, steps=each.steps or config.study.training.steps)
         source = study.pretrain(arm, replace(config.objective, heads=heads), {"units": units}, training=training)
         return study.judge(arm, source)
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, toy_study
+from sonorant.benchmark.settings import hubert_training, tiny_study, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.seed import derive
 from sonorant.core.types import Score
-from sonorant.data.batches import BatchConfig
 from sonorant.data.planning import padding_share, plan_batches, plan_in_order
 from sonorant.data.shards import random_order
 from sonorant.encoders.fast_hubert import FastHubertConfig, fast_hubert_base
@@ -73,12 +73,7 @@ def _zipformer_training(training: PretrainConfig, steps: int, lr: float) -> Pret
 
 def paper() -> Config:
     """HuBERT's 400k updates of the Transformer, and the Zipformer's 3.5 times fewer hours."""
-    transformer = PretrainConfig(
-        steps=400_000,
-        batches=BatchConfig(max_seconds=87.5),
-        optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=2800),
-    )
+    transformer = hubert_training()
     # Sizes of steps are relative to the weights, so they do not follow the size of the batch.
     zipformer = replace(transformer, loop=TrainConfig(precision="bf16-mixed"))
     study = StudyConfig(training=_zipformer_training(zipformer, 225_000, 0.045))
@@ -174,5 +169,5 @@ def run(config: Config, work: Workspace) -> list[Score]:
         scores += study.judge(arm, encoder) + study.training_seconds(arm, encoder) + study.encoding(arm, encoder)
     if "swapped" in work.arms:
         control = {"units": study.swapped(labels["units"])}
-        scores += study.arms({"swapped": config.objective}, [], finetuned=["none"], labels=control)
+        scores += study.arms({"swapped": config.objective}, [], finetuned=[], labels=control)
     return scores + study.references()

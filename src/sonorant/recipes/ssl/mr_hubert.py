@@ -10,18 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, toy_study
+from sonorant.benchmark.settings import hubert_training, tiny_study, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
-from sonorant.data.batches import BatchConfig
 from sonorant.encoders.mr_hubert import MrHubertConfig, mr_hubert_base
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig, mr_hubert_objective
-from sonorant.train.config import TrainConfig
-from sonorant.train.optim import OptimConfig
 
 CARD = Card(
     system="31",
@@ -52,13 +49,7 @@ class Config:
 
 def paper() -> Config:
     """400k updates, as HuBERT's second round (section 4.1)."""
-    training = PretrainConfig(
-        steps=400_000,
-        batches=BatchConfig(max_seconds=87.5),
-        optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=2800),
-    )
-    return Config(study=StudyConfig(training=training))
+    return Config(study=StudyConfig(training=hubert_training()))
 
 
 def toy() -> Config:
@@ -131,8 +122,8 @@ def run(config: Config, work: Workspace) -> list[Score]:
     saved = 1 - costs["main/gmacs"].value / costs["hubert/gmacs"].value
     scores += [*costs.values(), Score("main/saved", saved, "higher", num_items=1)]
     scores += study.speed("main", main) + study.speed("hubert", hubert)
-    scores += study.arms({"high_only": high}, [], finetuned=["none"], labels=labels)
+    scores += study.arms({"high_only": high}, [], finetuned=[], labels=labels)
     if "swapped" in work.arms:
         control = {"units": study.swapped(labels["units"])}
-        scores += study.arms({"swapped": config.objective}, [], finetuned=["none"], labels=control)
+        scores += study.arms({"swapped": config.objective}, [], finetuned=[], labels=control)
     return scores + study.references()

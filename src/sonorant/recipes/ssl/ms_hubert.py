@@ -10,18 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import hubert_training, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
-from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig, hubert_objective, ms_hubert_objective
-from sonorant.train.config import TrainConfig
-from sonorant.train.optim import OptimConfig
 from sonorant.units.store import UnitStore
 
 CARD = Card(
@@ -53,13 +50,7 @@ class Config:
 
 def paper() -> Config:
     """400k updates, as HuBERT's second round."""
-    training = PretrainConfig(
-        steps=400_000,
-        batches=BatchConfig(max_seconds=87.5),
-        optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=2800),
-    )
-    return Config(study=StudyConfig(training=training))
+    return Config(study=StudyConfig(training=hubert_training()))
 
 
 def toy() -> Config:
@@ -112,5 +103,5 @@ def run(config: Config, work: Workspace) -> list[Score]:
     scores += study.arms({"multi": multi}, [], labels=labels) + study.arms({"hubert": hubert}, [], labels=fine)
     if "swapped" in work.arms:
         control = {heads[0].stream: study.swapped(fine[heads[0].stream])}
-        scores += study.arms({"swapped": hubert}, [], finetuned=["none"], labels=control)
+        scores += study.arms({"swapped": hubert}, [], finetuned=[], labels=control)
     return scores + study.references()

@@ -5,7 +5,8 @@ Spans of log-mel frames are hidden; where most of the eight that become one are,
 (BEST-RQ, Chiu et al., 2022, arXiv:2202.01855), while noise or another talker lies over half of the items. The arm
 `no_mixing` hears clean audio. `hubert` is an untrained waveform network with as many layers, for its cost alone. Where we
 differ: noise lies over a whole item, where the paper covers half of it; targets are normalised by each item too; and there
-is no fine-tuning, as phones are more than the 12.5 frames a second that CTC would spread them over.
+is no fine-tuning, as phones are more than the 12.5 frames a second that CTC would spread them over. The toy preset's spans
+and codes were changed once after its scores had been seen, so that it is proved with other seeds: `--seed 10`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,8 @@ from sonorant.audio.augment.noise import Noise
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
 from sonorant.benchmark.protocol import ProtocolConfig, toy_protocol
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, toy_study
+from sonorant.benchmark.settings import tiny_study, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, toy_study
+from sonorant.benchmark.settings import learners_study, tiny_study, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
@@ -74,6 +75,11 @@ def toy() -> Config:
     )
 
 
+def speechocean762() -> Config:
+    """The toy's network on two hours of learners' English, and on what else --study.unlabelled names."""
+    return replace(toy(), study=learners_study(frame_rate=50))
+
+
 def tiny() -> Config:
     """Seconds; only shows that everything runs."""
     base = toy()
@@ -87,7 +93,7 @@ def tiny() -> Config:
     )
 
 
-PRESETS = {"toy": toy, "tiny": tiny, "paper": paper}
+PRESETS = {"toy": toy, "speechocean762": speechocean762, "tiny": tiny, "paper": paper}
 
 CLAIMS = [
     Claim("phone_accuracy", of="main", above="log_mel", why="better than the spectrum that it sees"),

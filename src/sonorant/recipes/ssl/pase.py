@@ -15,7 +15,8 @@ from torch import Tensor
 from sonorant.audio.augment.chain import Chain
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, toy_study
+from sonorant.benchmark.settings import tiny_study, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.checkpoint import load_checkpoint, save_checkpoint
 from sonorant.core.config import to_plain
@@ -117,7 +118,7 @@ def run(config: Config, work: Workspace) -> list[Score]:
     } | {"no_pairs": replace(config.objective, stretches=())}
     arms = {"main": config.objective, **ablated, "deaf": config.objective}
     scores = study.arms(arms, always=["main"], finetuned=["main"], parts=heard)
-    scores += study.arms({"clean": config.objective}, [], finetuned=["none"], parts={"statistics": statistics})
+    scores += study.arms({"clean": config.objective}, [], finetuned=[], parts={"statistics": statistics})
     if "mfcc" in work.arms:
         scores += study.judge("mfcc", study.spectrum(config.cepstra), finetune=False)
     return scores + study.references()

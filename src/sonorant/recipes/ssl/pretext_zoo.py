@@ -5,6 +5,7 @@ The review compares published models; here network, data, steps, optimiser and j
 for differs: reconstruction (APC, Mockingjay, TERA), contrasts (CPC, wav2vec 2.0), prediction of units or of a teacher
 (HuBERT, BEST-RQ, data2vec, DinoSR). Objectives that hide frames hide the same ones. APC and CPC predict what comes: their
 network has the same layers, blind to the future. NPC is left out, as it wants layers that are blind to the frame itself.
+Each objective is as it was published; HuBERT's asks for hidden frames only, though other toy presets of ours ask for all.
 Fixed spectral frames stand in place of learnt convolutions in all arms. A family's scores are means over its members.
 """
 
@@ -16,7 +17,8 @@ from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
 from sonorant.benchmark.probe import ProbeConfig
 from sonorant.benchmark.protocol import ProtocolConfig, toy_protocol
-from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig

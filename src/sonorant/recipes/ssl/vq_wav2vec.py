@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_study, tiny_transformer, toy_study, toy_transformer
+from sonorant.benchmark.settings import tiny_study, tiny_transformer, toy_study, toy_transformer
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig

@@ -8,17 +8,21 @@ frames in place of learnt convolutions over the waveform.
 from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.study import Study, StudyConfig, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import (
+    hubert_training,
+    learners_study,
+    tiny_network,
+    tiny_study,
+    toy_network,
+    toy_study,
+)
+from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
-from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, wav2vec2_base
 from sonorant.nn.masking import MaskConfig
 from sonorant.objectives import contrastive
-from sonorant.train.config import TrainConfig
-from sonorant.train.optim import OptimConfig
 
 CARD = Card(
     system="67",
@@ -43,13 +47,7 @@ class Config:
 
 def paper() -> Config:
     """The base model: 400k steps of 1.6 h (section 4.2)."""
-    training = PretrainConfig(
-        steps=400_000,
-        batches=BatchConfig(max_seconds=87.5),
-        optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01),
-        loop=TrainConfig(precision="bf16-mixed", lr_batch_seconds=5760),
-    )
-    return Config(study=StudyConfig(training=training))
+    return Config(study=StudyConfig(training=hubert_training(batch_seconds=5760)))
 
 
 def toy() -> Config:
@@ -61,6 +59,11 @@ def toy() -> Config:
     return Config(study=toy_study(), encoder=toy_network(), objective=objective)
 
 
+def speechocean762() -> Config:
+    """The toy's network on two hours of learners' English, and on what else --study.unlabelled names."""
+    return replace(toy(), study=learners_study())
+
+
 def tiny() -> Config:
     """Seconds; only shows that everything runs."""
     base = toy()
@@ -68,7 +71,7 @@ def tiny() -> Config:
     return replace(base, study=tiny_study(base.study), encoder=tiny_network(), objective=objective)
 
 
-PRESETS = {"toy": toy, "tiny": tiny, "paper": paper}
+PRESETS = {"toy": toy, "speechocean762": speechocean762, "tiny": tiny, "paper": paper}
 
 CLAIMS = [
     Claim("phone_accuracy", of="main", above="random", why="frames of the trained network tell phones apart"),

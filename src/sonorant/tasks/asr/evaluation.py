@@ -15,7 +15,7 @@ from torch import Tensor
 from sonorant.core.errors import DataError
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig, Batches
-from sonorant.data.corpora.corpus import text_of
+from sonorant.data.corpora.corpus import speaker_of, text_of
 from sonorant.decoding.ctc_beam import CtcBeam
 from sonorant.metrics.edit import ErrorRate
 from sonorant.tasks.asr.model import CtcRecogniser, LogProbs
@@ -62,7 +62,7 @@ def heard(model: CtcRecogniser, cuts: Sequence[Any], config: BatchConfig) -> Ite
             values, lengths = model(batch.waveform, batch.lengths)
             for name, item, length in zip(batch.ids, values.cpu(), lengths.tolist(), strict=True):
                 cut = by_id[name]
-                yield Scored(name, text_of(cut) or "", _speaker(cut), item[:length].clone(), cut.duration)
+                yield Scored(name, text_of(cut) or "", speaker_of(cut), item[:length].clone(), cut.duration)
     finally:
         model.train(was_training)
 
@@ -139,7 +139,3 @@ def tune_beam(
 def _search(items: Sequence[Scored], beam: CtcBeam, **options: Any) -> Iterator[str]:
     for item in items:
         yield beam(item.log_probs[None], torch.tensor([len(item.log_probs)]), **options)[0][0].text
-
-
-def _speaker(cut: Any) -> str:
-    return next((s.speaker for s in cut.supervisions if s.speaker), "")
