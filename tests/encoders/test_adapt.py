@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from sonorant.core.checkpoint import save_checkpoint
 from sonorant.core.errors import CheckpointError, ConfigError
 from sonorant.encoders.adapt import (
     AdapterBiasConfig,
@@ -173,6 +174,15 @@ def test_what_cannot_be_adapted_is_said() -> None:
         adapt(encoder, LoraConfig())
     with pytest.raises(ConfigError, match="parts"):
         LoraConfig(parts=("querry",))
+
+
+def test_a_stored_adapter_of_an_unknown_kind_is_said(tmp_path: Path) -> None:
+    encoder = built("wav2vec2_tiny")
+    for told in ([{"kind": "lorra", "options": {}}], ["lora"]):
+        folder = save_checkpoint(tmp_path / "adapter", kind="adapter", weights={}, config={"adapters": told})
+        with pytest.raises(CheckpointError, match="unknown kind of adapter"):
+            load_adapter(encoder, folder)
+    assert all(parameter.requires_grad for parameter in encoder.parameters())  # nothing was done
 
 
 def test_the_share_is_counted() -> None:

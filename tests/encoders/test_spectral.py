@@ -103,7 +103,9 @@ def test_a_stored_encoder_comes_back_with_its_statistics(tmp_path: Path) -> None
 def test_only_families_of_the_package_are_stored_and_loaded() -> None:
     with pytest.raises(CheckpointError, match="needs .config"):
         describe_config(object())
-    for told in ({"family": "os"}, {"family": "..core"}, {"family": "conformer", "type": "Conformer"}, {}):
+    described = ("conformer", "Conformer"), ("conformer", "Features"), ("adapt", "LoraConfig")
+    named = [{"family": family, "type": kind} for family, kind in described]
+    for told in ({"family": "os"}, {"family": "..core"}, *named, {}):
         with pytest.raises(CheckpointError, match="no family|no configuration"):
             described_module(told)
     assert isinstance(build(FrontConfig()), SpectralFront)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sonorant.core.checkpoint import load_checkpoint, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain, within
-from sonorant.core.errors import CheckpointError, ConfigError
+from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
 from sonorant.nn.adapters import AdaptedLinear, Bottleneck, GatedPrefix, LowRank, PrefixedAttention, TokenShift
 
 __all__ = [
@@ -350,16 +350,22 @@ def save_adapter(encoder: Any, folder: str | Path) -> Path:
     return save_checkpoint(folder, kind=KIND, weights=adapter_weights(encoder), config={"adapters": told})
 
 
+def _told(told: Any, folder: str | Path) -> Any:
+    """The configuration that `save_adapter` told."""
+    kind = str(told.get("kind")) if isinstance(told, dict) else ""
+    if kind not in ADAPTERS:
+        raise CheckpointError(f"{folder}: {unknown_name('kind of adapter', kind, ADAPTERS)}")
+    return from_plain(ADAPTERS[kind][0], told.get("options", {}))
+
+
 def load_adapter(encoder: Any, folder: str | Path) -> list[str]:
     """Adapts an encoder as that one was from which the adapter was stored; returns the names of what is trained.
 
     Raises:
-        CheckpointError: it belongs to an encoder of other sizes.
+        CheckpointError: it belongs to an encoder of other sizes, or holds a kind of adapter that is not known.
     """
     found = load_checkpoint(folder, kind=KIND)
-    names = adapt(
-        encoder, *(from_plain(ADAPTERS[told["kind"]][0], told["options"]) for told in found.config["adapters"])
-    )
+    names = adapt(encoder, *(_told(one, folder) for one in found.config.get("adapters", ())))
     own = dict(encoder.named_parameters())
     wrong = [name for name in sorted({*names, *found.weights})
              if name not in found.weights or name not in own or own[name].shape != found.weights[name].shape]  # fmt: skip

@@ -63,15 +63,19 @@ def described_config(told: Mapping[str, Any]) -> Any:
         CheckpointError: unknown family or type.
         ConfigError: its fields do not fit.
     """
-    kind = getattr(_family(told), str(told.get("type", "")), None)
-    if not (isinstance(kind, type) and is_dataclass(kind)):
+    family = _family(told)
+    kind: Any = getattr(family, str(told.get("type", "")), None)
+    # The family's own, not one that its file imports, and of an encoder.
+    own = isinstance(kind, type) and is_dataclass(kind) and kind.__module__ == family.__name__
+    if not (own and hasattr(family, "build")):
         raise CheckpointError(f"the family '{told['family']}' has no configuration '{told.get('type')}'")
     return from_plain(kind, told.get("options", {}), str(told["family"]))
 
 
 def described_module(told: Mapping[str, Any]) -> nn.Module:
     """The encoder that `describe_config` told, with random weights."""
-    return _family(told).build(described_config(told))  # type: ignore[no-any-return]
+    config = described_config(told)
+    return _family(told).build(config)  # type: ignore[no-any-return]
 
 
 def save_trained_encoder(encoder: nn.Module, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
