@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
 from sonorant.nn import transformer
 from sonorant.nn.attention import Attention, position_table
@@ -143,6 +144,12 @@ def test_buckets_are_wavlms() -> None:
     assert buckets[-1] == 31
     assert (buckets[:5] < 16).all()
     assert (buckets[5:] >= 16).all()
+
+
+@pytest.mark.parametrize("num_buckets, max_distance", [(2, 80), (320, 80), (32, 8)])
+def test_buckets_that_no_far_distance_would_share_are_refused(num_buckets: int, max_distance: int) -> None:
+    with pytest.raises(ConfigError, match=f"got num_buckets={num_buckets} and max_distance={max_distance}"):
+        BucketBias(2, num_buckets, max_distance)
 
 
 def test_toeplitz_holds_distances() -> None:

@@ -155,6 +155,8 @@ def _quiet(encoder: nn.Module) -> Iterator[None]:
 
 def _reached(encoder: Any, run: Callable[[Tensor, Tensor], Tensor]) -> list[str]:
     """Names of the parameters that what `run` gives depends on."""
+    if next(encoder.parameters(), None) is None:
+        return []
     steps = max(1, encoder.receptive_field)
     while int(encoder.output_lengths(steps)) < 16:
         steps *= 2

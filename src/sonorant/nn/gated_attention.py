@@ -20,12 +20,17 @@ class BucketBias(nn.Module):
 
     Args:
         num_heads: heads.
-        num_buckets: half of them for keys after the query.
+        num_buckets: half of them for keys after the query; 4 or more.
         max_distance: frames from which on all distances share a bucket.
     """
 
     def __init__(self, num_heads: int, num_buckets: int = 320, max_distance: int = 800) -> None:
         super().__init__()
+        if num_buckets < 4 or max_distance <= num_buckets // 4:
+            raise ConfigError(
+                "num_buckets must be at least 4, and max_distance above the num_buckets // 4 distances that have a bucket "
+                f"each, got num_buckets={num_buckets} and max_distance={max_distance}"
+            )
         self.max_distance = max_distance
         self.weight = nn.Parameter(torch.randn(num_buckets, num_heads))
 
