@@ -5,10 +5,8 @@ import math
 import pytest
 import torch
 from tests.contracts.objectives import batch_of, check_objective
-from tests.contracts.tiny_encoder import TinyEncoder
 
 from sonorant.audio.augment.mix import Mix
-from sonorant.core.errors import ConfigError
 from sonorant.core.types import Batch
 from sonorant.encoders.conformer import conformer_tiny
 from sonorant.encoders.spectral import OnSpectrum, on_spectrum
@@ -74,8 +72,3 @@ def test_mixing_changes_what_is_heard_and_not_what_is_asked() -> None:
     assert torch.equal(ours[1], theirs[1])
     assert torch.equal(ours[2], theirs[2])
     assert not torch.allclose(ours[0].values, theirs[0].values)
-
-
-def test_refuses_an_encoder_without_features() -> None:
-    with pytest.raises(ConfigError, match="TinyEncoder has no `front`"):
-        BestRq(TinyEncoder(), best_rq_objective())

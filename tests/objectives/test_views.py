@@ -1,10 +1,15 @@
-"""What objectives show their encoders: masks as wide as the first block."""
+"""What objectives show their encoders: masks as wide as the first block, audio of unchanged length; and whom they take."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.contracts.objectives import batch_of
+from tests.contracts.tiny_encoder import TinyEncoder
 
+from sonorant.core.errors import ConfigError
+from sonorant.core.types import Batch
+from sonorant.encoders.conformer import conformer_tiny
 from sonorant.encoders.spectral import OnSpectrum, on_spectrum
 from sonorant.encoders.zipformer import zipformer_tiny
 from sonorant.nn.masking import MaskConfig
@@ -35,3 +40,29 @@ def test_masks_are_as_wide_as_the_first_block(name: str, changes: dict[str, Any]
     assert float(loss.count) > 0
     loss.total.backward()
     assert objective.hiding.embedding.vector.grad.abs().sum() > 0
+
+
+def shorter(batch: Batch) -> Batch:
+    return replace(batch, lengths=batch.lengths - 100)
+
+
+@pytest.mark.parametrize("name, part", [("wavlm", "mix"), ("nest", "mix"), ("byol", "augment"), ("dino", "augment")])
+def test_audio_that_is_changed_keeps_its_length(name: str, part: str) -> None:
+    """Else labels and targets stand beside other frames, and nobody would see it."""
+    conformer = OnSpectrum(on_spectrum(conformer_tiny(), dim=8, sample_rate=1000))
+    objective: Any = build_objective(name, conformer, parts={part: shorter})
+    with pytest.raises(ConfigError, match=r"compares frame with frame(.|\n)*take out speed"):
+        objective.losses(batch_of(("a", "b"), units={"units": (8, 20)}))
+
+
+@pytest.mark.parametrize("name", ["best_rq", "apc", "mae", "audio_mae"])
+def test_an_encoder_without_a_spectral_front_is_told_what_it_lacks(name: str) -> None:
+    with pytest.raises(ConfigError, match="TinyEncoder has no `front`; take sonorant.encoders.spectral.OnSpectrum"):
+        build_objective(name, TinyEncoder())
+
+
+def test_frames_must_be_whole_stacks_of_the_fronts() -> None:
+    conformer: Any = OnSpectrum(on_spectrum(conformer_tiny(), dim=8, sample_rate=1000))
+    conformer.encoder.config = replace(conformer.encoder.config, input_frame_rate=90.0)
+    with pytest.raises(ConfigError, match=r"must be whole stacks of the front's \(100 a second\)"):
+        build_objective("best_rq", conformer)

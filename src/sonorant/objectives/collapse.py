@@ -12,7 +12,7 @@ from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Features
 from sonorant.losses.information import code_perplexity
 
-__all__ = ["choice_statistics", "contrast_statistics", "effective_rank", "frame_statistics"]
+__all__ = ["answer_statistics", "choice_statistics", "contrast_statistics", "effective_rank", "frame_statistics"]
 
 _MOST_FRAMES = 2048
 
@@ -76,6 +76,17 @@ def _share(part: Tensor, whole: Tensor) -> float:
 def choice_statistics(name: str, ids: Int[Tensor, "*shape"], num_codes: int) -> dict[str, float]:
     """The number of codes in equal use, as `<name>_perplexity`; nothing where nothing was chosen."""
     return {f"{name}_perplexity": float(code_perplexity(ids, num_codes))} if ids.numel() else {}
+
+
+def answer_statistics(
+    predicted: Int[Tensor, " target"], targets: Int[Tensor, " target"], num_codes: int
+) -> dict[str, float]:
+    """Codes in equal use among the answers and among what was asked for, and the share of right answers, as `accuracy`."""
+    return {
+        **choice_statistics("predicted", predicted, num_codes),
+        **choice_statistics("target", targets, num_codes),
+        "accuracy": float((predicted == targets).float().mean()) if len(targets) else 0.0,
+    }
 
 
 def contrast_statistics(correct: float, count: float, num_choices: int) -> dict[str, float]:

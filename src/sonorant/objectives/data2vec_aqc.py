@@ -26,7 +26,7 @@ from sonorant.objectives.contrastive import QuantizedTargets, Targets, Wav2Vec2C
 from sonorant.objectives.self_distillation import Data2VecConfig, check_top_layers, teacher_layers
 from sonorant.objectives.steps import StepCounter
 from sonorant.objectives.teacher import Teacher, ramp
-from sonorant.objectives.views import Hiding, local_features, penalised, seeds_of, takes_waveform
+from sonorant.objectives.views import Hiding, heard, local_features, penalised, seeds_of, takes_waveform
 
 __all__ = ["Data2VecAqc", "Data2VecAqcConfig", "cluster_positions", "data2vec_aqc_objective"]
 
@@ -149,13 +149,9 @@ class Data2VecAqc(nn.Module):
 
     def _views(self, batch: Batch) -> _Views:
         seeds = seeds_of(batch, "Data2VecAqc")
-        heard = batch if self.augment is None else self.augment(batch)
-        if not torch.equal(heard.lengths, batch.lengths):
-            raise ConfigError(
-                "Data2VecAqc compares frame with frame, and its augmentation changes the lengths of items"
-            )
+        changed = heard(batch, self.augment, "Data2VecAqc")
         gradient, top = self.config.regression.local_gradient, self.config.regression.top_layers
-        local, clean = (local_features(self.encoder, b, gradient) for b in (heard, batch))
+        local, clean = (local_features(self.encoder, b, gradient) for b in (changed, batch))
         hidden, mask = self.hiding(self.encoder.embed(local), seeds)
         context = self.encoder.context(hidden)
         places, counts = hidden_first(mask)

@@ -26,7 +26,7 @@ from sonorant.nn.masking import frames_at, hidden_first
 from sonorant.nn.patches import patch_sinusoids
 from sonorant.nn.transformer import TransformerLayer, TransformerStack
 from sonorant.objectives.collapse import frame_statistics
-from sonorant.objectives.views import seeds_of, takes_waveform
+from sonorant.objectives.views import seeds_of, takes_spectrum
 
 __all__ = [
     "MaskedPatches", "MaskedPatchesConfig", "PatchDecoder", "audio_mae_objective", "build", "dasheng_objective",
@@ -158,8 +158,8 @@ class MaskedPatches(nn.Module):
     def __init__(self, encoder: nn.Module, config: MaskedPatchesConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: Any = takes_waveform(encoder, "MaskedPatches")
-        inner = getattr(encoder, "encoder", None)
+        self.encoder: Any = takes_spectrum(encoder, "MaskedPatches")
+        inner = self.encoder.encoder
         if not isinstance(inner, PatchEncoder):
             raise ConfigError(f"MaskedPatches trains encoders of patches (encoders.patch), got {type(inner).__name__}")
         if inner.grid.patch != inner.grid.stride:

@@ -21,8 +21,8 @@ from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Features, Loss
 from sonorant.losses.masked_units import cosine_logits, unit_loss, unit_weights
 from sonorant.nn.masking import MaskConfig
-from sonorant.objectives.collapse import choice_statistics, frame_statistics
-from sonorant.objectives.views import Hiding, local_features, penalised, seeds_of, takes_waveform
+from sonorant.objectives.collapse import answer_statistics, frame_statistics
+from sonorant.objectives.views import Hiding, heard, local_features, penalised, seeds_of, takes_waveform
 
 __all__ = [
     "MaskedPrediction", "MaskedPredictionConfig", "UnitHead", "UnitPredictor", "fast_hubert_objective", "hubert_objective",
@@ -191,8 +191,8 @@ class MaskedPrediction(nn.Module):
     def _layers(self, batch: Batch) -> tuple[Features, list[Features], Tensor]:
         """The front end's frames, all layers, and which of the embedded frames are hidden."""
         seeds = seeds_of(batch, "MaskedPrediction")
-        heard = batch if self.mix is None else self.mix(batch)
-        local = local_features(self.encoder, heard, self.config.local_gradient)
+        mixed = heard(batch, self.mix, "MaskedPrediction")
+        local = local_features(self.encoder, mixed, self.config.local_gradient)
         embedded = self.encoder.embed(local)
         hidden, mask = self.hiding(embedded, seeds)
         if not self.config.swap:
@@ -257,12 +257,7 @@ class MaskedPrediction(nn.Module):
         asked = self._asked(batch, self.config.heads[0], layers, mask)
         predicted = self.heads[0](asked.frames).argmax(dim=-1)
         num_units = self.config.heads[0].num_units
-        return {
-            **frame_statistics(layers[-1]),
-            **choice_statistics("predicted", predicted, num_units),
-            **choice_statistics("target", asked.units, num_units),
-            "accuracy": float((predicted == asked.units).float().mean()) if len(predicted) else 0.0,
-        }
+        return {**frame_statistics(layers[-1]), **answer_statistics(predicted, asked.units, num_units)}
 
 
 def units_of(batch: Batch, head: UnitHead) -> tuple[Tensor, Tensor]:
@@ -283,8 +278,9 @@ def units_of(batch: Batch, head: UnitHead) -> tuple[Tensor, Tensor]:
     if bool(beyond.any()):
         item = int(beyond.any(dim=1).nonzero()[0])
         name = batch.ids[item] if batch.ids else f"#{item}"
+        worst = int(units[item][beyond[item]].max())
         raise DataError(
-            f"item '{name}' holds unit {int(units[item].max())} in '{head.stream}', and its head knows units 0 to "
+            f"item '{name}' holds unit {worst} in '{head.stream}', and its head knows units 0 to "
             f"{head.num_units - 1}: set num_units to the size of the clustering that made the labels"
         )
     return units, lengths

@@ -19,7 +19,7 @@ from sonorant.core.config import at_least
 from sonorant.core.errors import ConfigError, DataError, unknown_name
 from sonorant.core.types import Batch, Features, Loss
 from sonorant.objectives.collapse import frame_statistics
-from sonorant.objectives.views import seeds_of, takes_waveform
+from sonorant.objectives.views import heard, seeds_of, takes_waveform
 from sonorant.objectives.workers import TARGETS, PairWorker, Regressor, WaveformWorker
 
 __all__ = ["Pase", "PaseObjectiveConfig", "build", "pase_distortions", "pase_objective", "pase_toy_objective"]
@@ -142,12 +142,8 @@ class Pase(nn.Module):
         return {"model": Loss(total, frames.lengths.sum(), {name: value.detach() for name, value in sums.items()})}
 
     def _frames(self, batch: Batch) -> Features:
-        heard = batch if self.distort is None else self.distort(batch)
-        if not torch.equal(heard.lengths, batch.lengths):
-            raise ConfigError(
-                "a distortion changed lengths, so frames and targets part; take out speed, tempo and tails"
-            )
-        return self.encoder(heard.waveform, heard.lengths)  # type: ignore[no-any-return]
+        distorted = heard(batch, self.distort, "Pase")
+        return self.encoder(distorted.waveform, distorted.lengths)  # type: ignore[no-any-return]
 
     def _sums(self, batch: Batch, frames: Features) -> dict[str, Float[Tensor, ""]]:
         sums = {name: worker(frames, batch.waveform, batch.lengths).sum() for name, worker in self.regressors.items()}

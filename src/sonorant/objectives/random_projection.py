@@ -13,17 +13,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.config import at_least, within
-from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Codes, Features, Loss
-from sonorant.encoders.spectral import OnSpectrum
 from sonorant.losses.distill import instance_normalised
 from sonorant.losses.masked_units import unit_loss
 from sonorant.nn.masking import MaskConfig, MaskEmbedding
 from sonorant.nn.quantize.random_projection import RandomProjection
-from sonorant.objectives.collapse import choice_statistics, frame_statistics
+from sonorant.objectives.collapse import answer_statistics, frame_statistics
 from sonorant.objectives.masked_prediction import UnitHead, UnitPredictor
-from sonorant.objectives.views import seeds_of, takes_waveform
+from sonorant.objectives.views import heard, input_frames, mean_loss, seeds_of, takes_spectrum
 
 __all__ = ["BestRq", "BestRqConfig", "best_rq_objective", "nest_objective"]
 
@@ -71,14 +69,9 @@ class BestRq(nn.Module):
     def __init__(self, encoder: nn.Module, config: BestRqConfig, mix: Callable[[Batch], Batch] | None = None) -> None:
         super().__init__()
         self.config, self.mix = config, mix
-        self.encoder: Any = takes_waveform(encoder, "BestRq")
-        if not isinstance(encoder, OnSpectrum):
-            raise ConfigError(
-                f"BestRq hides features, and {type(encoder).__name__} has no `front` that makes them; take "
-                "sonorant.encoders.spectral.OnSpectrum over an encoder of features"
-            )
+        self.encoder: Any = takes_spectrum(encoder, "BestRq")
         width = int(self.encoder.front.dim)
-        self.factor = round(self.encoder.front.frame_rate / self.encoder.frame_rate)
+        self.factor = input_frames(self.encoder)
         self.hide = MaskEmbedding(width, config.noise)
         self.quantizer = RandomProjection(
             width * self.factor, config.codebook_size, config.code_dim, config.num_codebooks, config.seed
@@ -91,19 +84,17 @@ class BestRq(nn.Module):
         context, codes, asked = self._asked(batch)
         frames, targets = context.values[asked], codes[asked]
         results = [unit_loss(head(frames), targets[:, index]) for index, head in enumerate(self.heads)]
-        loss, share = sum(results[1:], results[0]), 1 / len(results)
-        parts = {name: part * share for name, part in loss.parts.items()}
-        return {"model": Loss(loss.total * share, results[0].count, parts)}
+        return {"model": mean_loss(results)}
 
     def _asked(self, batch: Batch) -> tuple[Features, Int[Tensor, "batch frame codebook"], Bool[Tensor, "batch frame"]]:
         """The encoder's frames, the code of each, and which are asked for."""
         seeds = seeds_of(batch, "BestRq")
         clean = self._features(batch)
-        heard = clean if self.mix is None else self._features(self.mix(batch))
-        mask = self.config.mask.draw(seeds, heard.lengths, heard.values.shape[1])
-        hidden = self.hide(heard.values, mask, seeds)
+        mixed = clean if self.mix is None else self._features(heard(batch, self.mix, "BestRq"))
+        mask = self.config.mask.draw(seeds, mixed.lengths, mixed.values.shape[1])
+        hidden = self.hide(mixed.values, mask, seeds)
         context: Features = self.encoder.encoder(
-            hidden.to(next(self.encoder.encoder.parameters()).dtype), heard.lengths
+            hidden.to(next(self.encoder.encoder.parameters()).dtype), mixed.lengths
         )
         codes, lengths = self._codes(clean)
         num_frames = min(context.values.shape[1], codes.shape[1])
@@ -134,12 +125,9 @@ class BestRq(nn.Module):
         """Spread of frames, and of codes predicted and asked for."""
         context, codes, asked = self._asked(batch)
         predicted, targets = self.heads[0](context.values[asked]).argmax(dim=-1), codes[asked][:, 0]
-        size = self.config.codebook_size
         return {
             **frame_statistics(replace(context, lengths=context.lengths.clamp(max=context.values.shape[1]))),
-            **choice_statistics("predicted", predicted, size),
-            **choice_statistics("target", targets, size),
-            "accuracy": float((predicted == targets).float().mean()) if len(targets) else 0.0,
+            **answer_statistics(predicted, targets, self.config.codebook_size),
         }
 
 

@@ -23,7 +23,7 @@ from sonorant.nn.quantize.gumbel import GumbelCodebook
 from sonorant.nn.quantize.product import Product
 from sonorant.nn.quantize.quantizer import Quantizer
 from sonorant.objectives.collapse import frame_statistics
-from sonorant.objectives.views import seeds_of, takes_waveform
+from sonorant.objectives.views import input_frames, seeds_of, takes_spectrum
 
 __all__ = [
     "Reconstruction", "ReconstructionConfig", "apc_objective", "build", "mae_objective", "mockingjay_objective",
@@ -119,7 +119,7 @@ class Reconstruction(nn.Module):
 
     def __init__(self, encoder: nn.Module, config: ReconstructionConfig, quantizer: nn.Module | None = None) -> None:
         super().__init__()
-        self.encoder: Any = takes_waveform(encoder, "Reconstruction")
+        self.encoder: Any = takes_spectrum(encoder, "Reconstruction")
         self.config = config
         inner, dim = self.encoder.encoder, self.encoder.dim
         through: Any = _gumbel(dim, config) if quantizer is None and config.num_codes else quantizer
@@ -131,13 +131,7 @@ class Reconstruction(nn.Module):
         widths = (dim, dim) if through is None else (through.dim, through.output_dim)
         if widths != (dim, dim):
             raise ConfigError(f"the quantiser must take and give frames {dim} wide, as the encoder's, got {widths}")
-        ratio = self.encoder.front.frame_rate / self.encoder.frame_rate
-        self.factor = round(ratio)
-        if self.factor < 1 or abs(ratio - self.factor) > 1e-6:
-            raise ConfigError(
-                f"the encoder's frames ({self.encoder.frame_rate:g} a second) must be whole stacks of the front's "
-                f"({self.encoder.front.frame_rate:g} a second)"
-            )
+        self.factor = input_frames(self.encoder)
         before = [] if config.head_layers == 1 else [nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim)]
         self.head = nn.Sequential(*before, nn.Linear(dim, self.factor * self.encoder.front.dim))
 

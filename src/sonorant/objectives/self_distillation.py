@@ -18,9 +18,9 @@ from sonorant.losses.masked_units import unit_loss
 from sonorant.nn.masking import MaskConfig
 from sonorant.nn.quantize.online import OnlineCodebook
 from sonorant.nn.quantize.quantizer import FrameSeeds
-from sonorant.objectives.collapse import choice_statistics, frame_statistics
+from sonorant.objectives.collapse import answer_statistics, frame_statistics
 from sonorant.objectives.teacher import Teacher, decay_fields, ramp
-from sonorant.objectives.views import Hiding, local_features, penalised, seeds_of, takes_waveform
+from sonorant.objectives.views import Hiding, local_features, mean_loss, penalised, seeds_of, takes_waveform
 
 __all__ = [
     "Data2Vec", "Data2VecConfig", "DinoSr", "DinoSrConfig", "check_top_layers", "data2vec_objective", "dinosr_objective",
@@ -185,10 +185,7 @@ class DinoSr(nn.Module):
             self.teacher.follow(self._decay)
         local, context, codes, mask = self._views(batch)
         frames = context.values[mask]
-        results = [unit_loss(head(frames), codes[:, i]) for i, head in enumerate(self.heads)]
-        loss, share = sum(results[1:], results[0]), 1 / len(results)
-        parts = {name: part * share for name, part in loss.parts.items()}
-        loss = Loss(loss.total * share, results[0].count, parts)
+        loss = mean_loss([unit_loss(head(frames), codes[:, i]) for i, head in enumerate(self.heads)])
         return {"model": penalised(loss, local, mask.sum(dim=1), self.config.feature_weight)}
 
     def _decay(self, step: int) -> float:
@@ -217,12 +214,7 @@ class DinoSr(nn.Module):
         """Spread of the student's frames, and of the last layer's codes, predicted and asked for."""
         _, context, codes, mask = self._views(batch)
         predicted, targets = self.heads[-1](context.values[mask]).argmax(dim=-1), codes[:, -1]
-        return {
-            **frame_statistics(context),
-            **choice_statistics("predicted", predicted, self.config.codebook_size),
-            **choice_statistics("target", targets, self.config.codebook_size),
-            "accuracy": float((predicted == targets).float().mean()) if len(targets) else 0.0,
-        }
+        return {**frame_statistics(context), **answer_statistics(predicted, targets, self.config.codebook_size)}
 
 
 # --- published ------------------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from sonorant.core.types import Batch, Features, Loss
 from sonorant.losses.distill import byol_loss, dino_loss
 from sonorant.nn.masking import MaskConfig
 from sonorant.nn.norm import NORMS, build_norm
+from sonorant.nn.quantize.lloyd import sum_over_processes
 from sonorant.objectives.collapse import choice_statistics, frame_statistics
 from sonorant.objectives.teacher import Teacher, decay_fields, ramp
-from sonorant.objectives.views import Hiding, seeds_of, takes_waveform, valid_frames
+from sonorant.objectives.views import Hiding, heard, seeds_of, takes_waveform, valid_frames
 
 __all__ = ["Byol", "ByolConfig", "Dino", "DinoConfig", "byol_objective", "dino_objective"]
 
@@ -54,18 +55,6 @@ class _Branch(nn.Module):
         embedded = self.encoder.embed(self.encoder.local(batch.waveform, batch.lengths))
         frames: Features = self.encoder.context(embedded if hide is None else hide(embedded), layers=True)[self.layer]
         return frames
-
-
-def _heard(batch: Batch, augment: Augment | None, owner: str) -> Batch:
-    """What the student hears.
-
-    Raises:
-        ConfigError: the augmentation changes lengths.
-    """
-    heard = batch if augment is None else augment(batch)
-    if not torch.equal(heard.lengths, batch.lengths):
-        raise ConfigError(f"{owner} compares frame with frame, and its augmentation changes the lengths of items")
-    return heard
 
 
 # --- BYOL -----------------------------------------------------------------------------------------------------------
@@ -122,7 +111,7 @@ class Byol(nn.Module):
         """{"model": 2 − 2 cos, summed over valid frames}."""
         if self.training:
             self.teacher.follow(self._decay)
-        frames = self._branch[0].frames(_heard(batch, self.augment, "Byol"))
+        frames = self._branch[0].frames(heard(batch, self.augment, "Byol"))
         predictions = self.predictor(self.projector(frames.values, frames.lengths), frames.lengths)
         with torch.no_grad():
             seen = self.teacher.module.frames(batch)
@@ -234,18 +223,17 @@ class Dino(nn.Module):
         return {"model": loss}
 
     def _student(self, batch: Batch) -> Features:
-        heard = _heard(batch, self.augment, "Dino")
+        changed = heard(batch, self.augment, "Dino")
         hiding = self.hiding
         if hiding is None:
-            return self._branch[0].frames(heard)
+            return self._branch[0].frames(changed)
         seeds = seeds_of(batch, "Dino")
-        return self._branch[0].frames(heard, lambda embedded: hiding(embedded, seeds)[0])
+        return self._branch[0].frames(changed, lambda embedded: hiding(embedded, seeds)[0])
 
     @torch.no_grad()
     def _move_center(self, targets: Float[Tensor, "target code"]) -> None:
         total = torch.cat([targets.sum(dim=0), targets.new_tensor([float(len(targets))])])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)
+        sum_over_processes(total)
         self.center.lerp_(total[:-1] / total[-1].clamp(min=1), 1 - self.config.center_decay)
 
     def diagnose(self, batch: Batch) -> dict[str, float]:

@@ -18,7 +18,7 @@ from sonorant.encoders.on_units import OnUnits
 from sonorant.encoders.tokenised import Tokenised
 from sonorant.losses.masked_units import unit_loss
 from sonorant.nn.masking import MaskConfig
-from sonorant.objectives.collapse import choice_statistics, frame_statistics
+from sonorant.objectives.collapse import answer_statistics, frame_statistics
 from sonorant.objectives.masked_prediction import UnitHead, UnitPredictor, units_of
 from sonorant.objectives.views import Hiding, seeds_of
 
@@ -101,13 +101,7 @@ class TokenBert(nn.Module):
         """Spread of frames, and of units of the first stream predicted and asked for."""
         context, units, mask = self._asked(batch)
         predicted, targets = self.heads[0](context.values[mask]).argmax(dim=-1), units[mask][:, 0]
-        count = self._over.num_units[0]
-        return {
-            **frame_statistics(context),
-            **choice_statistics("predicted", predicted, count),
-            **choice_statistics("target", targets, count),
-            "accuracy": float((predicted == targets).float().mean()) if len(targets) else 0.0,
-        }
+        return {**frame_statistics(context), **answer_statistics(predicted, targets, self._over.num_units[0])}
 
 
 def token_bert_objective(**changes: Any) -> TokenBertConfig:

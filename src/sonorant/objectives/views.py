@@ -3,9 +3,11 @@
 Shared by every objective over a waveform encoder; read `Hiding` first.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -16,7 +18,8 @@ from sonorant.losses.information import feature_penalty
 from sonorant.nn.masking import MaskConfig, MaskEmbedding, channel_mask
 
 __all__ = [
-    "Hiding", "add_penalty", "local_features", "penalised", "seeds_of", "takes_waveform", "valid_frames",
+    "Hiding", "add_penalty", "heard", "input_frames", "local_features", "mean_loss", "penalised", "seeds_of",
+    "takes_spectrum", "takes_waveform", "valid_frames",
 ]  # fmt: skip
 
 
@@ -34,6 +37,22 @@ def takes_waveform(encoder: Any, owner: str) -> Any:
     return encoder
 
 
+def takes_spectrum(encoder: Any, owner: str) -> Any:
+    """`encoder`, if it is an encoder of features (`encoder.encoder`) behind a spectral front (`encoder.front`).
+
+    Raises:
+        ConfigError: it lacks one of the parts, or takes no waveforms.
+    """
+    takes_waveform(encoder, owner)
+    missing = [part for part in ("front", "encoder") if not isinstance(getattr(encoder, part, None), nn.Module)]
+    if missing:
+        raise ConfigError(
+            f"{owner} asks for the frames of a spectral front, and {type(encoder).__name__} has no `{missing[0]}`; take "
+            "sonorant.encoders.spectral.OnSpectrum over an encoder of features"
+        )
+    return encoder
+
+
 def seeds_of(batch: Batch, owner: str) -> Int[Tensor, " batch"]:
     """The seeds of the items, which everything that is drawn comes from.
 
@@ -46,6 +65,37 @@ def seeds_of(batch: Batch, owner: str) -> Int[Tensor, " batch"]:
             "sonorant.core.seed.item_seeds(seed, epoch, ids) and pass Batch(..., seeds=...)"
         )
     return batch.seeds.to(batch.waveform.device)
+
+
+def input_frames(encoder: Any) -> int:
+    """How many frames of its spectral front an encoder makes one of.
+
+    Raises:
+        ConfigError: no whole number.
+    """
+    ratio = encoder.front.frame_rate / encoder.frame_rate
+    factor = round(ratio)
+    if factor < 1 or abs(ratio - factor) > 1e-6:
+        raise ConfigError(
+            f"the encoder's frames ({encoder.frame_rate:g} a second) must be whole stacks of the front's "
+            f"({encoder.front.frame_rate:g} a second)"
+        )
+    return factor
+
+
+def heard(batch: Batch, change: Callable[[Batch], Batch] | None, owner: str) -> Batch:
+    """What the encoder hears where audio is changed for it: an augmentation, a mix, a distortion; the batch where None.
+
+    Raises:
+        ConfigError: the change alters lengths, so that frames and targets part.
+    """
+    changed = batch if change is None else change(batch)
+    if changed is not batch and not torch.equal(changed.lengths, batch.lengths):
+        raise ConfigError(
+            f"{owner} compares frame with frame, and what changes its audio changes the lengths of items: take out speed, "
+            "tempo and tails"
+        )
+    return changed
 
 
 def local_features(encoder: Any, batch: Batch, gradient: float = 1.0) -> Features:
@@ -84,6 +134,12 @@ class Hiding(nn.Module):
 def add_penalty(loss: Loss, name: str, total: Float[Tensor, ""]) -> Loss:
     """A loss with something added to its sum, noted in its parts."""
     return Loss(loss.total + total, loss.count, {**loss.parts, name: total.detach()})
+
+
+def mean_loss(losses: Sequence[Loss]) -> Loss:
+    """The mean of several losses over the same targets, and of their parts."""
+    summed, share = sum(losses[1:], losses[0]), 1 / len(losses)
+    return Loss(summed.total * share, losses[0].count, {name: part * share for name, part in summed.parts.items()})
 
 
 def penalised(
