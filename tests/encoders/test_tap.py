@@ -104,6 +104,8 @@ def test_twelve_layers_of_768_come_out_768_wide() -> None:
 def test_a_tap_says_what_it_was_built_for() -> None:
     with pytest.raises(ConfigError, match="takes 3 layers.*got 2"):
         WeightedSum(3, 4)(layers(2, 4, [5]))
+    with pytest.raises(ConfigError, match="takes 4 layers.*got 3"):
+        build_tap("layer", 4, 4, layer=3)(layers(3, 4, [5]))
     with pytest.raises(ConfigError, match=r"width 4, got \[5\]"):
         WeightedSum(2, 4)(layers(2, 5, [5]))
     with pytest.raises(ConfigError, match="did you mean 'weighted_sum'"):

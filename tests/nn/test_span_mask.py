@@ -114,6 +114,8 @@ def test_what_stands_in_the_place_of_hidden_frames() -> None:
 
 
 def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="give seeds too"):
+        MaskEmbedding(8, noise=0.1)(torch.zeros(1, 4, 8), torch.ones(1, 4, dtype=torch.bool))
     with pytest.raises(ConfigError, match="prob must lie in"):
         MaskConfig(prob=math.pi)
     with pytest.raises(ConfigError, match="style"):

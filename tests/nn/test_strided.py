@@ -52,6 +52,13 @@ def test_chunks_equal_the_whole(paddings: tuple[int, ...], size: int) -> None:
         torch.testing.assert_close(joined, whole[:, : int(counts[0])], atol=1e-5, rtol=1e-5)
 
 
+def test_a_stream_keeps_no_more_than_its_next_windows_need() -> None:
+    stream = StridedConvs(4, (10, 8), (5, 4)).stream()
+    stream.push(torch.randn(1, 16000))
+    for waiting in stream.waiting:
+        assert waiting.untyped_storage().nbytes() == 4 * waiting.numel() < 4 * 4 * 10
+
+
 def test_skips() -> None:
     torch.manual_seed(0)
     convs = StridedConvs(4, (10, 3), (5, 2), skip=True, residual_scale=0.25).eval()
@@ -67,8 +74,10 @@ def test_skips() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ConfigError, match="equally many, got 2, 1 and 2"):
+    with pytest.raises(ConfigError, match="equally many, .* got 2, 1 and 2"):
         StridedConvs(4, (3, 3), (2,))
+    with pytest.raises(ConfigError, match="at least one each, got 0, 0 and 0"):
+        StridedConvs(4, (), ())
     with pytest.raises(ConfigError, match="without padding"):
         StridedConvs(4, (3, 3), (2, 2), (1, 1), skip=True)
     with pytest.raises(ConfigError, match="train with norm='layer'"):

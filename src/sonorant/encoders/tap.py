@@ -49,12 +49,16 @@ def _at_frames_of(target: Features, layer: Features) -> Features:
     return Features(zero_padding(values, target.lengths), target.lengths, target.frame_rate)
 
 
-def _checked(layers: Sequence[Features], num_inputs: int, dim: int) -> list[Tensor]:
-    """The values of all layers at the same frames, as many and as wide as the tap was built for."""
+def _check_count(layers: Sequence[Features], num_inputs: int) -> None:
     if len(layers) != num_inputs:
         raise ConfigError(
             f"this tap takes {num_inputs} layers (what enters the first block, and what comes out of each), got {len(layers)}"
         )
+
+
+def _checked(layers: Sequence[Features], num_inputs: int, dim: int) -> list[Tensor]:
+    """The values of all layers at the same frames, as many and as wide as the tap was built for."""
+    _check_count(layers, num_inputs)
     widths = {layer.values.shape[-1] for layer in layers}
     if widths != {dim}:
         raise ConfigError(f"this tap takes layers of width {dim}, got {sorted(widths)}; use 'layer' to choose one")
@@ -79,9 +83,10 @@ class LayerChoice(nn.Module):
         super().__init__()
         if not -num_inputs <= layer < num_inputs:
             raise ConfigError(f"layer must lie in [{-num_inputs}, {num_inputs - 1}], got {layer}")
-        self.layer, self.dim = layer, dim
+        self.num_inputs, self.layer, self.dim = num_inputs, layer, dim
 
     def forward(self, layers: Sequence[Features]) -> Features:
+        _check_count(layers, self.num_inputs)
         return layers[self.layer]
 
 

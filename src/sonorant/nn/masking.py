@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from sonorant.core.config import at_least, one_of, within
+from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask
 from sonorant.core.seed import normal, uniform
 
@@ -183,10 +184,11 @@ class MaskEmbedding(nn.Module):
         mask: Bool[Tensor, "batch frame"],
         seeds: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch frame dim"]:
-        """`values` with hidden frames replaced; `seeds` are needed for noise."""
+        """`values` with hidden frames replaced; `seeds` are needed for noise, and ConfigError says so."""
         if self.vector is not None:
             return torch.where(mask[..., None], self.vector.to(values.dtype), values)
-        assert seeds is not None, "noise is drawn from the items' seeds"
+        if seeds is None:
+            raise ConfigError(f"MaskEmbedding with noise={self.noise} draws from the items' seeds; give seeds too")
         drawn = normal(seeds, "mask/noise", values.shape[1] * values.shape[2]).view(values.shape)
         return torch.where(mask[..., None], (self.noise * drawn).to(values.dtype), values)
 

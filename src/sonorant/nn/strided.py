@@ -68,9 +68,10 @@ class StridedConvs(nn.Module):
     ) -> None:
         super().__init__()
         paddings = paddings or [0] * len(kernels)
-        if not len(kernels) == len(strides) == len(paddings):
+        if not kernels or not len(kernels) == len(strides) == len(paddings):
             raise ConfigError(
-                f"kernels, strides and paddings must be equally many, got {len(kernels)}, {len(strides)} and {len(paddings)}"
+                "kernels, strides and paddings must be equally many, at least one each, "
+                f"got {len(kernels)}, {len(strides)} and {len(paddings)}"
             )
         if skip and any(paddings):
             raise ConfigError("skip connections need convolutions without padding")
@@ -182,7 +183,7 @@ class StridedStream:
             if last:
                 values = nn.functional.pad(values, (0, geometry.right))
             count = max(0, (values.shape[2] - geometry.receptive_field) // geometry.stride + 1)
-            self.waiting[index] = values[..., count * geometry.stride :]
+            self.waiting[index] = values[..., count * geometry.stride :].clone()  # a view would keep the whole chunk
             if count == 0:  # nothing for the layers above, which may still have something to flush
                 values = values.new_zeros(self.batch, self.convs.dim, 0)
                 continue
