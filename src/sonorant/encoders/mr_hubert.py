@@ -9,7 +9,7 @@ rate; the loss at the low rate looks at the last layer there (section 3.2), see 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -195,11 +195,11 @@ class MrHubert(nn.Module):
             stack: Any = self.stacks[index]
 
             def inner(place: int, entering: Features) -> Features:
-                if between is None or (place == 0 and index > 0):  # what a sampler made is no layer's output
+                if place == 0 and index > 0:  # what a sampler made is no layer's output
                     return entering
-                return between(starts[index] + place, entering)
+                return cast(Between, between)(starts[index] + place, entering)
 
-            found = stack(features, True, inner)
+            found = stack(features, True, None if between is None else inner)
             last = finish(found[-1])
             outputs.extend([*(_like(own, last) for own in found[(index > 0) : -1]), last])
             ended = index == len(self.stacks) - 1
