@@ -1,12 +1,14 @@
 """Every entry of the catalogue has a case in the tests of its family, which run the contract over it."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
 
 from sonorant.core.errors import ConfigError
 from sonorant.encoders.catalogue import ENCODERS, build_encoder, encoder_preset
+from sonorant.encoders.checkpoint import describe_config, described_config
 
 
 def _cases() -> list[str]:
@@ -34,8 +36,10 @@ def test_every_entry_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_preset_is_a_configuration(name: str) -> None:
-    assert encoder_preset(name) == encoder_preset(name)
+def test_every_preset_is_a_configuration_that_a_checkpoint_can_tell(name: str) -> None:
+    config = encoder_preset(name)
+    told = json.loads(json.dumps(describe_config(config)))
+    assert described_config(told) == config
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
