@@ -84,6 +84,15 @@ def test_contexts_count_evenly_and_are_not_mixed() -> None:
     assert scored("within", together, max_items=10).value > 0.3
 
 
+def test_stretches_do_not_keep_what_they_were_cut_from() -> None:
+    metric = Abx()
+    batch = torch.randn(4, 500, 8, requires_grad=True)
+    metric.update(("a", "", "s"), batch[1, 20:23])
+    ((kept,),) = metric._cells.values()
+    assert kept.untyped_storage().nbytes() == 3 * 8 * 4
+    assert not kept.requires_grad
+
+
 def test_fewer_items_are_chosen_by_content_and_refusals() -> None:
     rows = items(0.5, count=8)
     assert scored("across", rows, max_items=2) == scored("across", rows[::-1], max_items=2)

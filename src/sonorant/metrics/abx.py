@@ -123,7 +123,8 @@ class Abx:
             )
         if not isinstance(hypothesis, Tensor | np.ndarray):
             raise TypeError(f"{self.name}: an item is an array (frame, dim), got {type(hypothesis).__name__}")
-        frames = torch.as_tensor(hypothesis).float().cpu()
+        # A copy: a stretch of an utterance would keep the whole utterance, or its padded batch.
+        frames = torch.as_tensor(hypothesis).detach().to("cpu", torch.float32, copy=True)
         if frames.dim() != 2 or not len(frames) or not bool(torch.isfinite(frames).all()):
             raise DataError(
                 f"{self.name}: item {reference} must be finite frames (frame, dim), got {tuple(frames.shape)}"

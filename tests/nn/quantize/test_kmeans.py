@@ -158,7 +158,9 @@ def test_the_state_lets_go_of_the_sample_once_the_stream_takes_over() -> None:
     fit.step(lambda: stream(frames))
     assert len(fit.state_dict()["sample"]) == 200
     fit.step(lambda: stream(frames))
-    assert len(fit.state_dict()["sample"]) == 0
+    left = fit.state_dict()["sample"]
+    assert len(left) == 0
+    assert left.untyped_storage().nbytes() == 0
 
 
 def test_a_corpus_that_fits_the_sample_is_read_once() -> None:

@@ -170,7 +170,6 @@ def test_gumbel_equals_transformers(training: bool, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(found.values, quantised[0])
     if training:
         torch.testing.assert_close(found.penalty, 1 - total_perplexity / 14)
-        torch.testing.assert_close(ours.code_perplexity(mine[0]), total_perplexity)
         weights = torch.randn(40, 8, generator=torch.Generator().manual_seed(9))
         ((found.values * weights).sum() - found.penalty).backward()
         ((quantised[0] * weights).sum() - (1 - total_perplexity / 14)).backward()

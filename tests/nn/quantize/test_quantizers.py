@@ -162,6 +162,8 @@ def test_residual_levels_and_groups_lower_the_error() -> None:
     assert product.codebook_sizes == (16, 16, 16)
     with pytest.raises(ConfigError, match="num_groups must divide"):
         fit_product_kmeans(stream, 5, 16)
+    with pytest.raises(DataError, match=r"blocks of \(n, dim\), got \(12,\)"):
+        fit_product_kmeans(lambda: iter(frames), 3, 16)
 
 
 def test_a_tree_is_nearly_as_good_as_flat_clusters() -> None:

@@ -61,7 +61,7 @@ def fit_product_kmeans(frames: Frames, num_groups: int, num_clusters: int, **set
         num_clusters: of each group.
         settings: fields of `KMeansConfig`.
     """
-    first = next(iter(frames()), None)
+    first = next(even_blocks(frames(), 1), None)
     if first is None:
         raise DataError("the stream of frames is empty")
     if first.shape[1] % num_groups:

@@ -106,17 +106,11 @@ class GumbelCodebook(nn.Module):
         groups = torch.arange(self.num_groups, device=ids.device)
         return entries[groups, ids].flatten(1)
 
-    def code_perplexity(self, frames: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
-        """Sum over groups of the perplexity of the mean softmax: what the penalty wants to be large."""
-        return self._soft_perplexity(self._logits(frames))
-
     def _logits(self, frames: Tensor) -> Tensor:
         return self.logits(frames).float().view(len(frames), self.num_groups, self.codebook_sizes[0])
-
-    def _soft_perplexity(self, logits: Tensor) -> Tensor:
-        return perplexity(logits.softmax(dim=-1).sum(dim=0)).sum()
 
     def _penalty(self, logits: Tensor) -> Tensor:
         if not len(logits):
             return logits.sum()
-        return self.diversity * (1 - self._soft_perplexity(logits) / sum(self.codebook_sizes))
+        used = perplexity(logits.softmax(dim=-1).sum(dim=0)).sum()
+        return self.diversity * (1 - used / sum(self.codebook_sizes))

@@ -293,7 +293,7 @@ class KMeansFit:
     def _enter(self, stage: str, final: bool = False) -> None:
         self.stage, self.number, self.last, self._final = stage, 0, float("inf"), final
         if stage == "done" or (stage == "all" and not self._whole):
-            self._sample = self._sample[:0]
+            self._sample = self._sample.new_empty(0, self._sample.shape[1])  # a slice would keep all of it
 
     def _prepared(self, block: Tensor) -> Tensor:
         if self.device is not None or self.stage != "sample":
