@@ -15,14 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.config import at_least, one_of, within
-from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
+from sonorant.encoders.waveform_front import WaveformFrontConfig
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.gated_attention import BucketBias, GatedAttention
 from sonorant.nn.packed import pack
 from sonorant.nn.position import ConvolutionalPosition, StackedConvolutionalPosition
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
-from sonorant.nn.waveform import WAV2VEC2_LAYERS, WaveformConvs, normalised
+from sonorant.nn.waveform import WaveformConvs, normalised
 
 __all__ = [
     "Wav2Vec2", "Wav2Vec2Config", "build", "data2vec_audio_base", "data2vec_audio_large", "dinosr_base", "hubert_base",
@@ -35,32 +35,11 @@ Count = TypeVar("Count", int, Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wav2Vec2Config:
+class Wav2Vec2Config(WaveformFrontConfig):
     """A speech Transformer on the waveform; the defaults are wav2vec 2.0 base (section 4.2)."""
 
-    sample_rate: int = 16000
-    """Hz."""
-    normalise: bool = False
-    """Bring each item to zero mean and unit variance first, as most large models were trained; load_encoder sets it."""
-    conv_layers: tuple[tuple[int, int, int], ...] = WAV2VEC2_LAYERS
-    """(channels, kernel, stride) of each convolution (section 4.2)."""
-    conv_norm: str = "group"
-    """After the convolutions: group (once, over the item; base models), layer (each; large ones), none."""
-    conv_bias: bool = False
-    """Of the convolutions."""
-    over_padding: bool = False
-    """Take the group norm's statistics, and stacked positions, over the padded batch, as others do: items then depend on
-    their neighbours."""
-    local_norm: bool = True
-    """A layer norm before the projection; what is quantised and contrasted is what comes out of it."""
-    dim: int = 768
-    """Width of the layers."""
     num_layers: int = 12
     """Transformer layers."""
-    num_heads: int = 12
-    """Heads of the attention; must divide `dim`."""
-    ffn_dim: int = 3072
-    """Inner width of the feed-forwards."""
     norm_first: bool = False
     """Norms before the parts of a layer (large models) rather than after them."""
     attention: str = "plain"
@@ -70,32 +49,27 @@ class Wav2Vec2Config:
     max_distance: int = 800
     """Frames; gated attention only."""
     position: str = "conv"
-    """conv: one wide convolution; conv_stack: data2vec's stack of narrow ones."""
+    """conv: one wide convolution; conv_stack: data2vec's stack of narrow ones, which `over_padding` makes read what the
+    one before wrote into the padding too."""
     position_kernel: int = 128
     """Frames that a convolution of positions sees (section 2); 19 in data2vec."""
     position_groups: int = 16
     """Groups of its channels."""
     position_depth: int = 5
     """Convolutions of conv_stack."""
-    dropout: float = 0.1
-    """Before each residual sum, on what is embedded and on what enters the first layer."""
     attention_dropout: float = 0.1
     """On the attention weights."""
     inner_dropout: float = 0.0
     """Inside the feed-forwards."""
-    layer_drop: float = 0.05
-    """Share of layers left out while training."""
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "dim", "num_layers", "num_heads", "ffn_dim", "position_kernel", "position_groups"):
+        super().__post_init__()
+        for name in ("num_layers", "position_kernel", "position_groups", "position_depth"):
             at_least(name, getattr(self, name), 1)
-        for name in ("dropout", "attention_dropout", "inner_dropout", "layer_drop"):
-            within(name, getattr(self, name), 0, 0.99)
-        one_of("conv_norm", self.conv_norm, ("group", "layer", "none"))
+        within("attention_dropout", self.attention_dropout, 0, 0.99)
+        within("inner_dropout", self.inner_dropout, 0, 0.99)
         one_of("attention", self.attention, ("plain", "gated"))
         one_of("position", self.position, ("conv", "conv_stack"))
-        if self.dim % self.num_heads:
-            raise ConfigError(f"num_heads must divide dim, got num_heads={self.num_heads} and dim={self.dim}")
 
 
 class Wav2Vec2(nn.Module):

@@ -1,5 +1,6 @@
 """From the waveform to what blocks take, shared by the families that begin as wav2vec 2.0 does: convolutions, a norm, a
-projection. A family's configuration extends `WaveformFrontConfig`, its module holds a `WaveformFront`.
+projection. A family's configuration extends `WaveformFrontConfig`, its module holds a `WaveformFront`; that of wav2vec 2.0
+itself (`encoders/wav2vec2.py`) holds the parts one by one, whose names are those of its stored checkpoints.
 """
 
 from dataclasses import dataclass, replace
@@ -29,15 +30,15 @@ class WaveformFrontConfig:
     normalise: bool = False
     """Bring each item to zero mean and unit variance first, as most large models were trained; load_encoder sets it."""
     conv_layers: tuple[tuple[int, int, int], ...] = WAV2VEC2_LAYERS
-    """(channels, kernel, stride) of each convolution."""
+    """(channels, kernel, stride) of each convolution (arXiv:2006.11477, section 4.2)."""
     conv_norm: str = "group"
-    """After the convolutions: group (once, over the item), layer (each), none."""
+    """After the convolutions: group (once, over the item; base models), layer (each; large ones), none."""
     conv_bias: bool = False
     """Of the convolutions."""
     over_padding: bool = False
     """Take the group norm's statistics over the padded batch, as others do: items then depend on their neighbours."""
     local_norm: bool = True
-    """A layer norm before the projection."""
+    """A layer norm before the projection; what is quantised and contrasted is what comes out of it."""
     dim: int = 768
     """Width of the layers."""
     num_heads: int = 12
