@@ -8,7 +8,7 @@ from tests.contracts.objectives import batch_of, check_objective
 from tests.contracts.tiny_encoder import TinyEncoder
 
 from sonorant.core.errors import ConfigError
-from sonorant.losses.information import feature_penalty
+from sonorant.losses.feature_penalty import feature_penalty
 from sonorant.nn.masking import MaskConfig
 from sonorant.nn.quantize.quantizer import joint_codes
 from sonorant.objectives.contrastive import (

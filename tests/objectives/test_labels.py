@@ -10,8 +10,9 @@ from tests.contracts.tiny_encoder import TinyEncoder
 
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.types import Batch
-from sonorant.objectives.labels import LabelLimits, check_labels
+from sonorant.objectives.labels import check_labels
 from sonorant.objectives.masked_prediction import UnitHead
+from sonorant.units.checks import VarietyLimits
 
 HEAD = UnitHead(num_units=8)
 
@@ -30,11 +31,11 @@ def test_good_labels_pass_with_their_figures() -> None:
     report = reports["units"]
     counts = sum(torch.bincount(b.labels["units"][i, :n], minlength=8) for b in batches()
                  for i, n in enumerate(b.labels["units_lengths"].tolist()))  # fmt: skip
-    assert torch.equal(report.counts, counts)
+    assert report.counts.counts.tolist() == counts.tolist()
     shares = counts.double() / counts.sum()
-    assert report.bits == pytest.approx(float(-(shares * shares.log2()).sum()))
-    assert report.perplexity == pytest.approx(2**report.bits)
-    assert report.usage == 1.0
+    assert report.counts.entropy == pytest.approx(float(-(shares * shares.log2()).sum()))
+    assert report.counts.perplexity == pytest.approx(2**report.counts.entropy)
+    assert report.counts.usage == 1.0
     assert report.num_items == 12
     assert reports["fast"].num_frames > 1.9 * report.num_frames
 
@@ -55,7 +56,7 @@ def test_one_item_that_was_cut_is_named() -> None:
     found[3] = replace(found[3], labels={**found[3].labels, "units_lengths": lengths})
     with pytest.raises(DataError, match=r"1 of 2 items(.|\n)*'b3' lasts"):
         check_labels(TinyEncoder(), (HEAD,), found)
-    check_labels(TinyEncoder(), (HEAD,), found, LabelLimits(max_mismatch=6))
+    check_labels(TinyEncoder(), (HEAD,), found, max_mismatch=6)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_one_item_that_was_cut_is_named() -> None:
     [
         (lambda units: torch.zeros_like(units), r"unit 0 stands for 100.0% of \d+ frames"),
         (lambda units: units.clamp(max=1), r"25% of 8 units occur in \d+ frames"),
-        (lambda units: torch.full_like(units, -1), r"not one in 12 items"),
+        (lambda units: torch.full_like(units, -1), r"labels 'units' of 12 items: not one label"),
         (lambda units: units + 3, r"item '..' holds unit 10 in 'units', and its head knows units 0 to 7"),
     ],
 )
@@ -76,12 +77,12 @@ def test_low_entropy_is_refused() -> None:
     def mostly_one(units: torch.Tensor) -> torch.Tensor:
         return torch.where(torch.arange(units.shape[1]) % 5 > 0, 2, units)
 
-    with pytest.raises(DataError, match=r"bits a label, as if \d\.\d of 8 units were in use"):
-        check_labels(TinyEncoder(), (HEAD,), with_units(mostly_one), LabelLimits(min_perplexity_share=0.5))
+    with pytest.raises(DataError, match=r"a perplexity of \d\.\d with 8 units, \d\.\d\d bits a frame"):
+        check_labels(TinyEncoder(), (HEAD,), with_units(mostly_one), VarietyLimits(min_perplexity_share=0.5))
 
 
 def test_too_few_frames_are_not_judged(caplog: pytest.LogCaptureFixture) -> None:
     check_labels(TinyEncoder(), (UnitHead(num_units=500),), batches())
     assert "too few to judge 500 units by" in caplog.text
     with pytest.raises(ConfigError, match="max_share must lie in"):
-        LabelLimits(max_share=2)
+        VarietyLimits(max_share=2)

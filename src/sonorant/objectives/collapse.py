@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Features
-from sonorant.losses.information import code_perplexity
+from sonorant.nn.quantize.quantizer import code_counts, perplexity
 
 __all__ = ["answer_statistics", "choice_statistics", "contrast_statistics", "effective_rank", "frame_statistics"]
 
@@ -75,7 +75,7 @@ def _share(part: Tensor, whole: Tensor) -> float:
 
 def choice_statistics(name: str, ids: Int[Tensor, "*shape"], num_codes: int) -> dict[str, float]:
     """The number of codes in equal use, as `<name>_perplexity`; nothing where nothing was chosen."""
-    return {f"{name}_perplexity": float(code_perplexity(ids, num_codes))} if ids.numel() else {}
+    return {f"{name}_perplexity": float(perplexity(code_counts(ids.flatten(), num_codes)))} if ids.numel() else {}
 
 
 def answer_statistics(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Features, Loss
-from sonorant.losses.information import feature_penalty
+from sonorant.losses.feature_penalty import feature_penalty
 from sonorant.nn.masking import MaskConfig, MaskEmbedding, channel_mask
 
 __all__ = [

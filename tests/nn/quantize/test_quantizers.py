@@ -111,6 +111,21 @@ def test_gumbel_draws_follow_the_softmax_and_cool_down() -> None:
     assert steps == [2.0, 2.0 * 0.999995, 2.0 * 0.999995**100_000, 0.5]
 
 
+def test_the_penalty_of_a_gumbel_codebook_lies_between_one_code_and_all_and_wants_more() -> None:
+    codebook = GumbelCodebook(2, 6, 2, code_dim=4, diversity=1.0)
+    even, one = torch.zeros(4, 2, 6), torch.full((4, 2, 6), -1e4)
+    one[..., 0] = 0
+    assert float(codebook._penalty(even)) == pytest.approx(0, abs=1e-6)
+    assert float(codebook._penalty(one)) == pytest.approx((12 - 2) / 12)
+    logits = torch.zeros(4, 2, 6)
+    logits[..., 0] = 2.0
+    logits.requires_grad_()
+    codebook._penalty(logits).backward()
+    assert logits.grad is not None
+    assert (logits.grad[..., 0] > 0).all()
+    assert (logits.grad[..., 1:] < 0).all()
+
+
 def test_dropout_of_levels_is_an_items_own_and_moves_no_statistics() -> None:
     torch.manual_seed(0)
     quantizer = build_quantizer(
