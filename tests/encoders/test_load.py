@@ -17,7 +17,7 @@ from sonorant.encoders.checkpoint import save_trained_encoder
 from sonorant.encoders.conformer import conformer_tiny
 from sonorant.encoders.keys.fairseq import TABLE as FAIRSEQ
 from sonorant.encoders.keys.fairseq import conv_layers
-from sonorant.encoders.load import load_encoder, read_encoder, save_pretrained
+from sonorant.encoders.load import load_encoder, read_encoder, read_hugging_face, save_pretrained
 from sonorant.encoders.pickled import plain, read_pickled
 from sonorant.encoders.spectral import OnSpectrum, on_spectrum
 
@@ -177,6 +177,67 @@ def test_models_that_we_lack_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "c" / "mine.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="holds files that are no checkpoint"):
         save_pretrained(tiny(), tmp_path / "c", "huggingface")
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("hidden_size", "big", "Type"),
+        ("hidden_size", None, "Type"),
+        ("hidden_size", 24.5, "(dim|TypeCheckError)"),
+        ("hidden_dropout", "x", "could not convert string to float"),
+        ("conv_dim", 5, "TypeError: .*has no len"),
+        ("conv_dim", [16, 16], "must be equally long"),
+        ("conv_stride", [0, 2, 2], "conv_stride's smallest must be at least 1, got 0"),
+        ("feat_extract_norm", "batch", "conv_norm: unknown value 'batch'"),
+        ("model_type", 7, "unknown model_type of an encoder '7'"),
+    ],
+)
+def test_a_configuration_of_anything_is_named(name: str, value: Any, message: str, tmp_path: Path) -> None:
+    save_pretrained(tiny(), tmp_path, "huggingface")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), name: value}))
+    with pytest.raises((CheckpointError, ConfigError), match=rf"config\.json.*{message}"):
+        load_encoder(tmp_path)
+
+
+def test_objects_of_json_that_are_none(tmp_path: Path) -> None:
+    save_pretrained(tiny(), tmp_path, "huggingface")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config.json is damaged"):
+        load_encoder(tmp_path)
+    save_pretrained(tiny(), tmp_path, "huggingface")
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "processor_config.json").write_text('{"feature_extractor": [1]}')
+    with pytest.raises(
+        CheckpointError, match=r"processor_config.json: 'feature_extractor' must be an object, got \[1\]"
+    ):
+        load_encoder(tmp_path)
+
+
+def test_features_come_from_the_folder(tmp_path: Path) -> None:
+    sounds: Any = build_encoder("ast_base", dim=24, num_layers=1, num_heads=2, ffn_dim=32)
+    save_pretrained(sounds, tmp_path / "ast", "huggingface")
+    told = tmp_path / "ast" / "preprocessor_config.json"
+    for values, mean, std in (
+        ({}, -4.2677393, 2 * 4.5689974),
+        ({"mean": -6.85, "std": 5.5}, -6.85, 11.0),
+        ({"mean": -6.85, "std": 5.5, "do_normalize": False}, 0.0, 1.0),
+    ):
+        told.write_text(json.dumps(values))
+        front = read_hugging_face(tmp_path / "ast").front
+        assert front is not None
+        assert (front.mean, front.std) == (mean, std)
+    told.write_text('{"sampling_rate": 8000}')
+    with pytest.raises(ConfigError, match=r"AST encoder with sampling_rate=8000 is not known here, only 16000"):
+        load_encoder(tmp_path / "ast")
+    bert: Any = build_encoder("w2v_bert_tiny", input_dim=24, input_frame_rate=25.0)
+    save_pretrained(bert, tmp_path / "bert", "huggingface")
+    front = read_hugging_face(tmp_path / "bert").front
+    assert front is not None
+    assert (front.dim, front.stack) == (6, 4)
+    whole: Any = load_encoder(tmp_path / "bert", front=True)
+    assert whole.front.frame_rate == 25.0
 
 
 def test_the_right_class_is_found(tmp_path: Path) -> None:
@@ -358,6 +419,23 @@ def test_s3prls_files_and_features_that_are_not_known(tmp_path: Path) -> None:
     assert same(load_encoder(tmp_path / "states.ckpt"), tera)
     with pytest.raises(ConfigError, match="the features that this encoder was trained on are not known here"):
         load_encoder(tmp_path / "states.ckpt", front=True)
+
+
+@pytest.mark.parametrize("content", [
+    {"weights": {"gEncoder.conv0.weight": torch.zeros(2, 1, 10)}},
+    {"Transformer": {"a": torch.zeros(1)}, "Upstream_Config": {"transformer": {"hidden_size": 4}}},
+    {"model": {"time_pos_embed": torch.zeros(1)}, "config": {"patch_size": 3}},
+    {"model": {"patch_embedding.weight": torch.zeros(1)}, "cfg": "none"},
+    {"model": {"feature_extractor.conv_layers.0.0.weight": torch.zeros(1)}, "cfg": {"model": {"conv_feature_layers": "x"}}},
+    {"model": {"feature_extractor.conv_layers.0.0.weight": torch.zeros(1)}, "cfg": {"model": {"dropout": "much"}}},
+    {"model": {"feature_extractor.conv_layers.0.0.weight": torch.zeros(1)}, "cfg": {"model": {"a": 1}, "task": [1]}},
+    {"model": {"middle_encoder.layers.0.fc1.weight": torch.zeros(1)}, "cfg": {"model": {"label_rate_ratios": 5}}},
+    {"dims": {"n_audio_ctx": 1500}, "model_state_dict": {}},
+])  # fmt: skip
+def test_an_original_file_that_lacks_something_is_named(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises((CheckpointError, ConfigError), match=r"odd\.pt"):
+        load_encoder(tmp_path / "odd.pt")
 
 
 def test_fairseqs_names_as_its_files_have_them() -> None:

@@ -199,3 +199,75 @@ def test_what_is_no_recogniser_is_refused(tmp_path: Path) -> None:
     assert is_foreign("someone/model")
     (tmp_path / "runs").mkdir()
     assert not is_foreign(tmp_path / "runs" / "misspelt")
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("vocab.json", {}, "vocab.json: the head has 14 rows"),
+        ("vocab.json", {"a": "x"}, "vocab.json must give each symbol a number, got 'x' for 'a'"),
+        ("vocab.json", {"eng": VOCABULARY}, None),
+        ("vocab.json", {"deu": VOCABULARY, "eng": 1}, "unknown target_lang of its vocabulary 'eng'"),
+        ("added_tokens.json", {"x": "y"}, "added_tokens.json does not hold"),
+        ("tokenizer.json", {"model": {"type": "BPE"}}, r"tokenizer.json does not hold .*KeyError: 'vocab'"),
+        ("tokenizer.json", {"model": [], "added_tokens": [1]}, "tokenizer.json does not hold"),
+        ("tokenizer.json", {"model": {"type": "WordPiece"}}, "tokenizer.json: a vocabulary of type 'WordPiece'"),
+    ],
+)
+def test_a_vocabulary_of_anything_is_named(file: str, content: Any, message: str | None, tmp_path: Path) -> None:
+    made(tmp_path)
+    if file == "tokenizer.json":
+        (tmp_path / "vocab.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"target_lang": "eng"}')
+    (tmp_path / file).write_text(json.dumps(content))
+    if message is None:
+        assert load_foreign_recogniser(tmp_path).tokenizer.vocab_size == 14
+        return
+    with pytest.raises((CheckpointError, ConfigError), match=message):
+        load_foreign_recogniser(tmp_path)
+
+
+def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    made(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for changes, message in (
+        ({"lm_head.weight": torch.zeros(14, 30)}, "takes frames of 30 values, and the encoder .* gives 24"),
+        ({"lm_head.bias": torch.zeros(3)}, r"must be a matrix and a bias of as many rows, got \(14, 24\) and \(3,\)"),
+        ({"lm_head.weight": torch.zeros(14)}, "must be a matrix and a bias"),
+    ):
+        save_file({**weights, **changes}, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=message):
+            load_foreign_recogniser(tmp_path)
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "vocab.json").write_text(json.dumps({f"<{index}>": index for index in range(14)}))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "pad_token_id": None}))
+    with pytest.raises(ConfigError, match=r"the blank \(pad_token_id\) is to be row None"):
+        load_foreign_recogniser(tmp_path)
+
+
+def test_a_model_without_ctc_says_what_would_do(tmp_path: Path) -> None:
+    settings = {
+        "d_model": 24,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "vocab_size": 51865,
+    }
+    config = transformers.WhisperConfig(**settings, encoder_attention_heads=2, decoder_attention_heads=2)
+    transformers.WhisperModel(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"a whisper, which is no CTC model .* such as Wav2Vec2ForCTC"):
+        load_foreign_recogniser(tmp_path)
+
+
+def test_a_recording_whose_scores_are_no_numbers_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made(tmp_path / "model")
+    model: Any = load_foreign_recogniser(tmp_path / "model")
+    model.head.weight.data.fill_(math.nan)
+    save_recogniser(model, tmp_path / "broken")
+    write_audio(tmp_path / "a.wav", sound(1.0), 16000)
+    assert main(["transcribe", str(tmp_path / "a.wav"), "--model", str(tmp_path / "broken")]) == 1
+    assert f"{tmp_path / 'a.wav'}: log_probs of item 0 hold NaN" in caplog.text

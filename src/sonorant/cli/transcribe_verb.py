@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             transcript = transcriber.transcribe(name)
         except DataError as error:
             # One bad file of many does not cost the others; the exit status says that something is missing.
-            log.error("%s", error)
+            log.error("%s", error if name in str(error) else f"{name}: {error}")
             failed += 1
             continue
         if args.out is None:

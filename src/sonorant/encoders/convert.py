@@ -7,16 +7,18 @@ that no row knows is an error. The tables are in `encoders/keys/`, one file a fa
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from sonorant.core.errors import CheckpointError, ConfigError
+from sonorant.core.errors import CheckpointError, ConfigError, SonorantError
 
 __all__ = [
     "Change",
@@ -25,6 +27,7 @@ __all__ = [
     "KeyTable",
     "Row",
     "Weights",
+    "blaming",
     "check_fixed",
     "columns_turned",
     "under_prefix",
@@ -84,7 +87,8 @@ class KeyTable:
         """Their weights under our names and in our shapes.
 
         Raises:
-            CheckpointError: keys that no row knows, two keys for one of ours, or a part without its companions.
+            CheckpointError: keys that no row knows, two keys for one of ours, a part without its companions, or a tensor of
+                a shape that cannot be changed into ours.
         """
         parts: Weights = {}
         result = Converted({})
@@ -94,7 +98,7 @@ class KeyTable:
                 ours, row = found
                 if ours in parts:
                     raise CheckpointError(f"{where}: two keys stand for '{ours}', one of them is '{name}'")
-                parts[ours] = row[2].ours(tensor) if len(row) == 3 else tensor
+                parts[ours] = _changed(row[2], tensor, f"{where}: '{name}'") if len(row) == 3 else tensor
             elif (kept := _first(self.kept, name)) is not None:
                 result.kept[self.kept[kept]] = tensor
             elif (reason := _first(self.dropped, name)) is not None:
@@ -165,6 +169,9 @@ class KeyTable:
                         f"{where}: '{base}' needs queries, keys and values ({len(found)} parts), and part {missing[0]} is "
                         "missing"
                     )
+                if len({part.shape[1:] for part in found if part is not None}) > 1:
+                    sizes = ", ".join(str(tuple(part.shape)) for part in found if part is not None)
+                    raise CheckpointError(f"{where}: the parts of '{base}' must be equally wide, got {sizes}")
                 result[base] = torch.cat(found)  # type: ignore[arg-type]
         return result
 
@@ -198,8 +205,9 @@ class Foreign:
     """What may stand on top of it, as patterns of keys → why it is no part of an encoder."""
     ctc: str = ""
     """Their class with a CTC head; empty where there is none."""
-    front: Callable[[Any], Any] = lambda config: None
-    """Our configuration of an encoder of features → the `FrontConfig` of those that it was trained on."""
+    front: Callable[[Any, Mapping[str, Any]], Any] = lambda config, features: None
+    """Our configuration of an encoder of features, and their `preprocessor_config.json` → the `FrontConfig` of the features
+    that it was trained on."""
     head: str = "lm_head"
     """Name of that head."""
     spare: Callable[[Any], Weights] = lambda config: {"mask": torch.zeros(config.dim)}
@@ -244,6 +252,39 @@ def under_prefix(weights: Mapping[str, Tensor], *prefixes: str) -> tuple[Weights
         if inside:
             return inside, {name: tensor for name, tensor in weights.items() if not name.startswith(start)}
     return dict(weights), {}
+
+
+@contextmanager
+def blaming(place: str | Path) -> Iterator[None]:
+    """Names the file that is to blame for whatever goes wrong while it is understood.
+
+    What others wrote may hold anything: a word where a number belongs, a list for a table, a table that lacks a name.
+
+    Raises:
+        SonorantError: of the kind that came, with `place` in front where it was not named.
+        CheckpointError: for all that the file's reader did not foresee.
+    """
+    try:
+        yield
+    except SonorantError as error:
+        if str(place) in str(error):
+            raise
+        raise type(error)(f"{place}: {error}") from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{place} does not hold what a file of its kind must ({type(error).__name__}: {error}); fetch it anew, or write "
+            "it once more with the toolkit that it comes from"
+        ) from error
+
+
+def _changed(change: Change, tensor: Tensor, what: str) -> Tensor:
+    try:
+        return change.ours(tensor)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{what} has the size {tuple(tensor.shape)}, which is not what its place takes ({error}); do weights and "
+            "configuration belong together?"
+        ) from None
 
 
 @cache

@@ -23,14 +23,20 @@ from sonorant.core.config import at_least, one_of, to_plain
 from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
 from sonorant.core.files import atomic_folder
 from sonorant.encoders.catalogue import ENCODERS
-from sonorant.encoders.checkpoint import KIND, describe_config, described_module, save_trained_encoder
-from sonorant.encoders.convert import Converted, Foreign, KeyTable, Weights, under_prefix
+from sonorant.encoders.checkpoint import (
+    KIND,
+    describe_config,
+    described_config,
+    described_module,
+    save_trained_encoder,
+)
+from sonorant.encoders.convert import Converted, Foreign, KeyTable, Weights, blaming, under_prefix
 from sonorant.encoders.hub import CONFIG, find_folder, read_features, read_json, read_weights, write_folder
 from sonorant.encoders.pickled import read_pickled
 from sonorant.encoders.spectral import FrontConfig, OnSpectrum, on_spectrum
 
 __all__ = [
-    "HUGGING_FACE", "ORIGINAL", "LoadedEncoder", "foreign_of", "load_encoder", "read_encoder",
+    "HUGGING_FACE", "ORIGINAL", "HuggingFaceFolder", "LoadedEncoder", "foreign_of", "load_encoder", "read_encoder",
     "read_hugging_face", "save_pretrained",
 ]  # fmt: skip
 
@@ -112,7 +118,8 @@ def read_encoder(
     told, weights = _shortened(told, found.weights, layers)
     told = {**told, "options": {**told["options"], **to_plain(changes)}}
     encoder: Any = described_module(told)
-    load_weights(encoder, weights, where=str(name))
+    with blaming(name):
+        load_weights(encoder, weights, where=str(name))
     if front and encoder.input == "features":
         encoder = _on_front(encoder, frames, str(name))
     return LoadedEncoder(encoder.eval(), found.kept, found.dropped)
@@ -144,25 +151,44 @@ def _source(name: str | Path, revision: str | None) -> tuple[dict[str, Any], Con
         return own.config, Converted(own.weights), None
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"no encoder in {folder}: expected {META_FILE} (ours) or {CONFIG} (transformers) there")
-    kind, config, found, _ = read_hugging_face(folder)
-    return describe_config(config), found, kind.front(config)
+    found = read_hugging_face(folder)
+    return describe_config(found.config), found.encoder, found.front
 
 
-def read_hugging_face(folder: Path) -> tuple[Foreign, Any, Converted, Weights]:
-    """Kind, our configuration, the encoder's weights, and all others (heads) of a folder of transformers.
+@dataclass(frozen=True)
+class HuggingFaceFolder:
+    """What a folder of transformers holds."""
+
+    kind: Foreign
+    config: Any
+    """Ours, of the encoder."""
+    encoder: Converted
+    """Its weights."""
+    heads: Weights
+    """All other weights, under their names."""
+    front: FrontConfig | None
+    """The features that it was trained on, where it takes features and they are known."""
+
+
+def read_hugging_face(folder: Path) -> HuggingFaceFolder:
+    """Everything in a folder of transformers, under our names but for what stands on top of the encoder.
 
     Raises:
-        CheckpointError: keys that no table knows.
+        CheckpointError: keys that no table knows, or a configuration that holds something else.
         ConfigError: a model or variant that we lack.
     """
-    values = read_json(folder / CONFIG)
-    kind = foreign_of(str(values.get("model_type")))
-    config = kind.read(values, read_features(folder))
+    values, features = read_json(folder / CONFIG), read_features(folder)
+    with blaming(folder / CONFIG):
+        kind = foreign_of(str(values.get("model_type")))
+        # Told and read again: so every field is checked to be of its type.
+        config = described_config(describe_config(kind.read(values, features)))
+        front = kind.front(config, features)
     inner, heads = under_prefix(read_weights(folder), *kind.prefixes)
     found = kind.table(config).to_ours(inner, str(folder))
     kind.check(found, str(folder))
     left = KeyTable((), kind.heads).to_ours(heads, str(folder))
-    return kind, config, Converted(found.weights, found.kept, {**found.dropped, **left.dropped}), heads
+    weights = Converted(found.weights, found.kept, {**found.dropped, **left.dropped})
+    return HuggingFaceFolder(kind, config, weights, heads, front)
 
 
 def foreign_of(model_type: str) -> Foreign:
@@ -181,8 +207,10 @@ def _original(file: Path) -> tuple[dict[str, Any], Converted, FrontConfig | None
     content = read_pickled(file)
     for name in ORIGINAL:
         module = importlib.import_module(name)
-        if (found := module.read(content, str(file))) is not None:
-            return describe_config(found[0]), found[1], module.front(found[0])
+        with blaming(file):
+            if (found := module.read(content, str(file))) is not None:
+                config = described_config(describe_config(found[0]))
+                return describe_config(config), found[1], module.front(config)
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
     known = "fairseq, WavLM, UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio, s3prl"
     raise CheckpointError(f"{file} is of no toolkit that is known here ({known}); it holds {keys}")

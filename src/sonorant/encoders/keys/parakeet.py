@@ -57,7 +57,12 @@ def parakeet_table(config: ConformerConfig) -> KeyTable:
     return KeyTable(rows)
 
 
+_FEATURES = {"sampling_rate": 16000, "hop_length": 160, "n_fft": 512, "win_length": 400, "preemphasis": 0.97}
+"""What `nemo_front` makes."""
+
+
 def _read(values: Mapping[str, Any], features: Mapping[str, Any]) -> ConformerConfig:
+    check_fixed(features, _FEATURES, "Parakeet")
     values = values.get("encoder_config", values)
     check_fixed(
         values, {"hidden_act": "silu", "subsampling_conv_kernel_size": 3, "subsampling_conv_stride": 2}, "Parakeet"
@@ -120,7 +125,7 @@ def _foreign(
         table=parakeet_table,
         config=ConformerConfig,
         architecture=architecture,
-        front=lambda config: nemo_front(config.input_dim),
+        front=lambda config, features: nemo_front(config.input_dim),
         heads={"ctc_head.*": "CTC head: see load_recogniser"},
         ctc="ParakeetForCTC",
         head="ctc_head",

@@ -1,6 +1,7 @@
 """AST in transformers, and Audio-MAE's own checkpoints ↔ our `PatchEncoder`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -110,16 +111,30 @@ def write_ast(config: PatchConfig) -> dict[str, Any]:
     }
 
 
+def _read_folder(values: Mapping[str, Any], features: Mapping[str, Any]) -> PatchConfig:
+    check_fixed(features, {"sampling_rate": 16000}, "AST")
+    return read_ast(values)
+
+
+def _front(features: Mapping[str, Any]) -> FrontConfig:
+    """AudioSet's statistics, or those of what else a model was trained on; twice the deviation, as theirs divides by."""
+    base = ast_front()
+    if not features.get("do_normalize", True):
+        return replace(base, mean=0.0, std=1.0)
+    mean, std = features.get("mean", base.mean), features.get("std", base.std / 2)
+    return replace(base, mean=float(mean), std=2 * float(std))
+
+
 AST = Foreign(
     name="audio-spectrogram-transformer",
     prefixes=("audio_spectrogram_transformer",),
-    read=lambda values, features: read_ast(values),
+    read=_read_folder,
     write=write_ast,
     features=lambda config: {},
     table=ast_table,
     config=PatchConfig,
     architecture="ASTModel",
-    front=lambda config: ast_front(),
+    front=lambda config, features: _front(features),
     heads={"classifier.*": "head of a classifier"},
     spare=lambda config: {},
 )

@@ -1,15 +1,17 @@
 """w2v-BERT 2.0 in transformers (`Wav2Vec2BertModel`) ↔ our `W2vBert`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from sonorant.core.config import at_least
 from sonorant.core.errors import ConfigError
 from sonorant.encoders.convert import Change, Foreign, KeyTable, check_fixed
 from sonorant.encoders.keys.wav2vec2 import HEADS
 from sonorant.encoders.keys.wav2vec2_conformer import block_rows
-from sonorant.encoders.spectral import seamless_front
+from sonorant.encoders.spectral import FrontConfig, seamless_front
 from sonorant.encoders.w2v_bert import W2vBertConfig
 
 __all__ = ["W2V_BERT"]
@@ -56,16 +58,24 @@ def _table(config: W2vBertConfig) -> KeyTable:
     )
 
 
+_FEATURES = {"sampling_rate": 16000}
 _FIXED = {"hidden_act": "swish", "layer_norm_eps": 1e-5, "adapter_act": "relu", "rotary_embedding_base": 10000}
 
 
 def _read(values: Mapping[str, Any], features: Mapping[str, Any]) -> W2vBertConfig:
     check_fixed(values, _FIXED, "wav2vec2-bert")
+    check_fixed(features, _FEATURES, "wav2vec2-bert")
     stride = features.get("stride", 2)
+    at_least("stride", stride, 1)
     dim = values.get("hidden_size", 1024)
     adapted = values.get("add_adapter", False)
     output = values.get("output_hidden_size") or dim
     position = values.get("position_embeddings_type", "relative_key")
+    positions = {theirs: ours for ours, theirs in _POSITIONS.items()}
+    if position not in positions:
+        raise ConfigError(
+            f"position_embeddings_type={position!r} is not known here, only {', '.join(map(str, positions))}"
+        )
     return W2vBertConfig(
         input_dim=values.get("feature_projection_input_dim", 160),
         input_frame_rate=100.0 / stride,
@@ -74,7 +84,7 @@ def _read(values: Mapping[str, Any], features: Mapping[str, Any]) -> W2vBertConf
         num_heads=values.get("num_attention_heads", 16),
         ffn_dim=values.get("intermediate_size", 4096),
         kernel_size=values.get("conv_depthwise_kernel_size", 31),
-        position={theirs: ours for ours, theirs in _POSITIONS.items()}[position],
+        position=positions[position],
         max_distance=values.get("left_max_position_embeddings", 64),
         max_ahead=values.get("right_max_position_embeddings", 8),
         dropout=float(values.get("hidden_dropout", 0.0)),
@@ -115,6 +125,11 @@ def _write(config: W2vBertConfig) -> dict[str, Any]:
     }
 
 
+def _front(config: W2vBertConfig) -> FrontConfig:
+    stride = round(100.0 / config.input_frame_rate)
+    return replace(seamless_front(config.input_dim // stride), stack=stride)
+
+
 def _features(config: W2vBertConfig) -> dict[str, Any]:
     stride = round(100.0 / config.input_frame_rate)
     if config.input_dim % stride:
@@ -142,5 +157,5 @@ W2V_BERT = Foreign(
     architecture="Wav2Vec2BertModel",
     ctc="Wav2Vec2BertForCTC",
     heads=HEADS,
-    front=lambda config: seamless_front(config.input_dim // 2),
+    front=lambda config, features: _front(config),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sonorant.core.config import at_least
 from sonorant.core.errors import ConfigError
 from sonorant.encoders.convert import Row
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config
@@ -24,11 +25,13 @@ def read_convs(values: Mapping[str, Any], defaults: Sequence[tuple[int, int, int
     """Their three lists as (channels, kernel, stride) of each convolution.
 
     Raises:
-        ConfigError: the lists are not equally long.
+        ConfigError: the lists are not equally long, or a number in them is below 1.
     """
     columns = [values.get(name, column) for name, column in zip(_CONVS, zip(*defaults, strict=True), strict=True)]
     if len({len(column) for column in columns}) > 1:
         raise ConfigError(f"{', '.join(_CONVS)} must be equally long, got {[len(column) for column in columns]}")
+    for name, column in zip(_CONVS, columns, strict=True):
+        at_least(f"{name}'s smallest", min(column, default=1), 1)
     return tuple(zip(*columns, strict=True))
 
 

@@ -259,25 +259,32 @@ def write_openai_dims(config: WhisperConfig) -> dict[str, int]:
 
 # --- the encoder alone --------------------------------------------------------------------------------------------------
 
+_FEATURES = {"sampling_rate": 16000, "hop_length": 160, "n_fft": 400}
+"""What `whisper_front` makes."""
+
+
+def _read_folder(values: Mapping[str, Any], features: Mapping[str, Any]) -> WhisperConfig:
+    check_fixed(features, _FEATURES, "Whisper")
+    return read_whisper(values)
+
+
 WHISPER = Foreign(
     name="whisper",
     prefixes=("model.encoder", "encoder"),
-    read=lambda values, features: read_whisper(values),
+    read=_read_folder,
     write=write_whisper,
     features=lambda config: {
+        **_FEATURES,
         "feature_extractor_type": "WhisperFeatureExtractor",
         "feature_size": config.input_dim,
-        "hop_length": 160,
         "chunk_length": 30,
-        "n_fft": 400,
-        "sampling_rate": 16000,
         "padding_value": 0.0,
         "return_attention_mask": False,
     },
     table=lambda config: WHISPER_ENCODER,
     config=WhisperConfig,
     architecture="WhisperEncoder",
-    front=lambda config: whisper_front(config.input_dim),
+    front=lambda config, features: whisper_front(config.input_dim),
     heads={"model.decoder.*": "decoder", "decoder.*": "decoder", "proj_out.*": "decoder"},
     spare=lambda config: {"positions": frame_positions(NUM_POSITIONS, config.dim)},
     check=check_positions,
