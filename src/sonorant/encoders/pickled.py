@@ -45,6 +45,10 @@ INERT = (
 """Names for which a stand-in is made; none of them is imported."""
 
 
+_REFUSED = {"GLOBAL", "Unsupported", "instantiate", "unrecognized", "function"}
+"""A word of torch's lines that say what is refused; others advise to read the file unsafely, which is not passed on."""
+
+
 class Inert:
     """What stands for an object of another toolkit: its state and nothing that runs."""
 
@@ -73,9 +77,10 @@ def read_pickled(path: str | Path) -> Any:
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), str(error))
+        told = [line for line in str(error).splitlines() if _REFUSED & set(line.split())]
+        first = told[0] if told else "torch's restricted reader refuses it"
         raise CheckpointError(
-            f"{path} holds objects that cannot be read without running code from it: {first.strip()[:200]}. Write its "
+            f"{path} holds objects that cannot be read without running code from it: {first.strip(' .')[:200]}. Write its "
             "weights alone on a machine that trusts the file: torch.save({'model': state_dict, 'cfg': plain_dict}, path), or "
             "take the model's safetensors from its hub page"
         ) from None

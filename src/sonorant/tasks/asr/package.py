@@ -157,9 +157,10 @@ def find_recogniser(folder: str | Path) -> Path:
     for place in (folder, folder / "export", *trained):
         if (place / META_FILE).is_file() or (place / MODEL / META_FILE).is_file():
             return place
-    if not folder.exists():
+    if not folder.is_dir():
         raise CheckpointError(
-            f"no folder {folder}: --model takes an export, a checkpoint, the folder of a run, or owner/model of the hub"
+            f"no folder {folder}{' (it is a file)' if folder.exists() else ''}: --model takes an export, a checkpoint, the "
+            "folder of a run, or owner/model of the hub"
         )
     raise CheckpointError(
         f"no recogniser in {folder}: expected {META_FILE}, {MODEL}/ or export/ there; {_listing(folder)}"
