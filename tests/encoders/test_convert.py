@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sonorant.core.errors import CheckpointError, ConfigError
-from sonorant.encoders.convert import Change, KeyTable, blaming, check_fixed, columns_turned, under_prefix
+from sonorant.encoders.convert import Change, KeyTable, check_fixed, columns_turned, under_prefix
 
 SQUEEZE = Change(lambda t: t.squeeze(-1), lambda t: t.unsqueeze(-1))
 TABLE = KeyTable(
@@ -76,19 +76,6 @@ def test_tensors_of_another_size_are_errors() -> None:
     with pytest.raises(CheckpointError, match=r"x.pt: 'pos' has the size \(3, 6\), .* configuration belong together"):
         table.to_ours({"pos": torch.zeros(3, 6)}, "x.pt")
     assert table.to_ours({"pos": torch.zeros(3, 8)}).weights["pos"].shape == (3, 8)
-
-
-def test_what_goes_wrong_in_a_file_is_said_with_its_name() -> None:
-    for error, kind, message in (
-        (KeyError("dims"), CheckpointError, r"^x.pt does not hold .* \(KeyError: 'dims'\); fetch it anew"),
-        (RecursionError("deep"), CheckpointError, r"^x.pt does not hold .* \(RecursionError: deep\)"),
-        (ConfigError("dim must be 3"), ConfigError, r"^x.pt: dim must be 3$"),
-        (CheckpointError("in x.pt is nothing"), CheckpointError, r"^in x.pt is nothing$"),
-    ):
-        with pytest.raises(kind, match=message), blaming("x.pt"):
-            raise error
-    with pytest.raises(KeyboardInterrupt), blaming("x.pt"):
-        raise KeyboardInterrupt
 
 
 def test_parts_of_tables() -> None:

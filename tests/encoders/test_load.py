@@ -87,6 +87,22 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         load_encoder(tmp_path)
 
 
+@pytest.mark.parametrize("part, value, message", [
+    ("config", [1], "'config' must be a dict, got"), ("config", {"family": "wav2vec2"}, "has no configuration 'None'"),
+    ("weights", None, "is damaged: 'weights' must be an object"), ("extra", [1], "'extra' must be a dict"),
+    ("kind", ["encoder"], "'kind' must be a str"), ("options", [1], "wav2vec2 must be a mapping of fields"),
+    ("options", {"dim": "x"}, "wav2vec2.dim must be int, got 'x'"),
+])  # fmt: skip
+def test_our_own_description_of_anything_is_named(part: str, value: Any, message: str, tmp_path: Path) -> None:
+    save_pretrained(tiny(), tmp_path / "a")
+    file = tmp_path / "a" / "checkpoint.json"
+    told = json.loads(file.read_text())
+    (told["config"] if part == "options" else told)[part] = value
+    file.write_text(json.dumps(told))
+    with pytest.raises((CheckpointError, ConfigError), match=rf"checkpoint\.json.*{message}"):
+        load_encoder(tmp_path / "a")
+
+
 # --- transformers' folders --------------------------------------------------------------------------------------------
 
 

@@ -239,9 +239,13 @@ def _migrated(meta: Meta, weights: Weights, folder: Path) -> tuple[Meta, Weights
             meta, weights = MIGRATIONS[schema](meta, weights)
         except KeyError as error:
             raise CheckpointError(f"{folder / META_FILE} of schema {schema} lacks {error}") from None
-    for name in ("kind", "config", "extra"):
+    for name, kind in (("kind", str), ("config", dict), ("extra", dict)):
         if name not in meta:
             raise CheckpointError(f"{folder / META_FILE} lacks '{name}'")
+        if not isinstance(meta[name], kind):
+            raise CheckpointError(
+                f"{folder / META_FILE}: '{name}' must be a {kind.__name__}, got {str(meta[name])[:60]}"
+            )
     return meta, weights
 
 
@@ -255,8 +259,10 @@ def _read_meta(folder: Path) -> Meta:
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
         schema = meta["schema"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
+    if not isinstance(meta.get("weights", {}), dict):
+        raise CheckpointError(f"{file} is damaged: 'weights' must be an object, got {str(meta['weights'])[:60]}")
     if not isinstance(schema, int) or schema < 1:
         raise CheckpointError(f"{file} has schema {schema!r}; expected a whole number from 1 to {SCHEMA}")
     if schema > SCHEMA:

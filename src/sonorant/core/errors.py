@@ -1,7 +1,9 @@
 """Errors that name the thing, say what was expected, and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
@@ -10,6 +12,7 @@ __all__ = [
     "MissingPackage",
     "SonorantError",
     "TrainingError",
+    "blaming",
     "unknown_name",
 ]
 
@@ -51,3 +54,26 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"unknown {kind} '{name}'{hint} Known: {', '.join(names) or 'none'}"
+
+
+@contextmanager
+def blaming(place: str | Path) -> Iterator[None]:
+    """Names the file that is to blame for whatever goes wrong while it is understood.
+
+    What others wrote may hold anything: a word where a number belongs, a list for a table, a table that lacks a name.
+
+    Raises:
+        SonorantError: of the kind that came, with `place` in front where it was not named.
+        CheckpointError: for all that the file's reader did not foresee.
+    """
+    try:
+        yield
+    except SonorantError as error:
+        if str(place) in str(error):
+            raise
+        raise type(error)(f"{place}: {error}") from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{place} does not hold what a file of its kind must ({type(error).__name__}: {error}); fetch it anew, or write "
+            "it once more with the toolkit that it comes from"
+        ) from error

@@ -15,7 +15,7 @@ from torch import nn
 
 from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from sonorant.core.config import from_plain, to_plain
-from sonorant.core.errors import CheckpointError
+from sonorant.core.errors import CheckpointError, blaming
 
 __all__ = [
     "KIND", "describe_config", "described_config", "described_module", "load_trained_encoder", "save_trained_encoder",
@@ -97,6 +97,7 @@ def load_trained_encoder(folder: str | Path) -> nn.Module:
         CheckpointError: nothing there, damaged, of another kind or of a newer version.
     """
     found = load_checkpoint(folder, kind=KIND)
-    encoder = described_module(found.config)
+    with blaming(folder):
+        encoder = described_module(found.config)
     load_weights(encoder, found.weights, where=str(folder))
     return encoder.eval()

@@ -7,18 +7,16 @@ that no row knows is an error. The tables are in `encoders/keys/`, one file a fa
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from sonorant.core.errors import CheckpointError, ConfigError, SonorantError
+from sonorant.core.errors import CheckpointError, ConfigError
 
 __all__ = [
     "Change",
@@ -27,7 +25,6 @@ __all__ = [
     "KeyTable",
     "Row",
     "Weights",
-    "blaming",
     "check_fixed",
     "columns_turned",
     "under_prefix",
@@ -252,29 +249,6 @@ def under_prefix(weights: Mapping[str, Tensor], *prefixes: str) -> tuple[Weights
         if inside:
             return inside, {name: tensor for name, tensor in weights.items() if not name.startswith(start)}
     return dict(weights), {}
-
-
-@contextmanager
-def blaming(place: str | Path) -> Iterator[None]:
-    """Names the file that is to blame for whatever goes wrong while it is understood.
-
-    What others wrote may hold anything: a word where a number belongs, a list for a table, a table that lacks a name.
-
-    Raises:
-        SonorantError: of the kind that came, with `place` in front where it was not named.
-        CheckpointError: for all that the file's reader did not foresee.
-    """
-    try:
-        yield
-    except SonorantError as error:
-        if str(place) in str(error):
-            raise
-        raise type(error)(f"{place}: {error}") from None
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{place} does not hold what a file of its kind must ({type(error).__name__}: {error}); fetch it anew, or write "
-            "it once more with the toolkit that it comes from"
-        ) from error
 
 
 def _changed(change: Change, tensor: Tensor, what: str) -> Tensor:

@@ -20,7 +20,7 @@ from torch import nn
 
 from sonorant.core.checkpoint import META_FILE, load_checkpoint, load_weights
 from sonorant.core.config import at_least, one_of, to_plain
-from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
+from sonorant.core.errors import CheckpointError, ConfigError, blaming, unknown_name
 from sonorant.core.files import atomic_folder
 from sonorant.encoders.catalogue import ENCODERS
 from sonorant.encoders.checkpoint import (
@@ -30,7 +30,7 @@ from sonorant.encoders.checkpoint import (
     described_module,
     save_trained_encoder,
 )
-from sonorant.encoders.convert import Converted, Foreign, KeyTable, Weights, blaming, under_prefix
+from sonorant.encoders.convert import Converted, Foreign, KeyTable, Weights, under_prefix
 from sonorant.encoders.hub import CONFIG, find_folder, read_features, read_json, read_weights, write_folder
 from sonorant.encoders.pickled import read_pickled
 from sonorant.encoders.spectral import FrontConfig, OnSpectrum, on_spectrum
@@ -148,7 +148,10 @@ def _source(name: str | Path, revision: str | None) -> tuple[dict[str, Any], Con
     folder = find_folder(name, revision)
     if (folder / META_FILE).is_file():
         own = load_checkpoint(folder, kind=KIND)
-        return own.config, Converted(own.weights), None
+        with blaming(folder / META_FILE):
+            # Told and read again: every field is there then, and of its type.
+            told = describe_config(described_config(own.config))
+        return told, Converted(own.weights), None
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"no encoder in {folder}: expected {META_FILE} (ours) or {CONFIG} (transformers) there")
     found = read_hugging_face(folder)

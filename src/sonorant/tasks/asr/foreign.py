@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sonorant.core.checkpoint import META_FILE, load_weights
 from sonorant.core.config import to_plain
-from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
+from sonorant.core.errors import CheckpointError, ConfigError, blaming, unknown_name
 from sonorant.encoders.checkpoint import describe_config
-from sonorant.encoders.convert import Foreign, blaming
+from sonorant.encoders.convert import Foreign
 from sonorant.encoders.hub import CONFIG, find_folder, hub_name, read_json
 from sonorant.encoders.load import read_hugging_face
 from sonorant.encoders.spectral import on_spectrum

@@ -16,7 +16,7 @@ from sonorant.audio.features.cmvn import Cmvn, below_peak, cmvn, without_level
 from sonorant.core.alignment import first_centre
 from sonorant.core.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain
-from sonorant.core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from sonorant.core.errors import CheckpointError, ConfigError, DataError, blaming, unknown_name
 from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Batch, Features, Loss
 from sonorant.encoders.conformer import Conformer, ConformerConfig
@@ -333,6 +333,7 @@ def load_recogniser(folder: str | Path) -> CtcRecogniser:
     found = load_checkpoint(folder, kind=KIND)
     if "vocabulary" not in found.extra:
         raise CheckpointError(f"{folder} holds no vocabulary: a recogniser is written by save_recogniser")
-    model = CtcRecogniser(from_plain(CtcConfig, found.config), tokenizer_from_plain(found.extra["vocabulary"]))
+    with blaming(folder):
+        model = CtcRecogniser(from_plain(CtcConfig, found.config), tokenizer_from_plain(found.extra["vocabulary"]))
     load_weights(model, found.weights, where=str(folder))
     return model.eval()
