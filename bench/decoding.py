@@ -13,6 +13,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,67 +94,97 @@ def greedy_in_python(log_probs: torch.Tensor, lengths: list[int]) -> list[list[i
     return [[k for k, _ in itertools.groupby(row[:size]) if k] for row, size in zip(best, lengths, strict=True)]
 
 
+@dataclass
+class Simulated:
+    """Utterances, and what the decoders are told beforehand."""
+
+    items: list[torch.Tensor]
+    lengths: torch.Tensor
+    batch: torch.Tensor
+    lines: list[list[str]]
+    """The text that language models are made of."""
+    lexicon: list[str]
+    hot: dict[str, float]
+
+    @classmethod
+    def make(cls, count: int) -> "Simulated":
+        rng = np.random.default_rng(0)
+        lexicon = words(2000, rng)
+        lines = [list(rng.choice(lexicon, size=10)) for _ in range(3000)]
+        texts = [" ".join(line) for line in lines[:count]]
+        items = [scores_of(text, rng) for text in texts]
+        lengths = torch.tensor([len(item) for item in items])
+        batch = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
+        return cls(items, lengths, batch, lines, lexicon, dict.fromkeys(texts[0].split()[:3], 2.0))
+
+    def decoded(self, beam: CtcBeam, part: slice = slice(None), **options: Any) -> Callable[[], Any]:
+        """Ours."""
+        return lambda: beam(self.batch[part], self.lengths[part], **PRUNING, **options)
+
+
+def against_pyctcdecode(data: Simulated, plain: CtcBeam, repeats: int) -> list[dict[str, Any]]:
+    """No rows where the peer is not installed."""
+    peer = pyctcdecode()
+    if peer is None:
+        return []
+    arrays = [item.numpy() for item in data.items]
+
+    def theirs(**options: Any) -> Callable[[], Any]:
+        return lambda: [peer.decode(array, beam_width=BEAM, **options) for array in arrays]
+
+    boosted = theirs(hotwords=list(data.hot), hotword_weight=2.0)
+    hot = data.decoded(plain, hot_words=data.hot)
+    return [
+        measure("no model (pyctcdecode)", data.decoded(plain), theirs(), len(arrays), repeats),
+        measure("hot words, any word (pyctcdecode)", hot, boosted, len(arrays), repeats),
+    ]
+
+
+def against_the_reference(data: Simulated, plain: CtcBeam, repeats: int) -> list[dict[str, Any]]:
+    """Ours with language models against our own search in Python, on a few utterances, for that one takes long."""
+    few = slice(0, max(1, len(data.items) // 8))
+    with tempfile.TemporaryDirectory() as folder:
+        arpa = Path(folder) / "bigram.arpa"
+        write_arpa(arpa, data.lines)
+        fused = CtcBeam(SYMBOLS, lm=arpa, beam_size=BEAM)
+        closed = CtcBeam(SYMBOLS, lm=arpa, lexicon=data.lexicon, beam_size=BEAM)
+        scorer = WordScorer(SYMBOLS, ArpaModel.load(arpa), 0.5)
+
+    def reference(scorer: WordScorer | None) -> Callable[[], Any]:
+        return lambda: [ctc_beam_search(item, scorer, beam_size=BEAM, **PRUNING) for item in data.items[few]]
+
+    size, boosted = len(data.items[few]), data.decoded(closed, hot_words=data.hot)
+    lexicon = f"bigram of words, lexicon of {len(data.lexicon)} (our reference, any word)"
+    return [
+        measure("no model (our reference)", data.decoded(plain, few), reference(None), size, 3),
+        measure("bigram of words, any word (our reference)", data.decoded(fused, few), reference(scorer), size, 3),
+        measure(lexicon, data.decoded(closed, few), reference(scorer), size, 3),
+        measure("the same with hot words (without)", boosted, data.decoded(closed), len(data.items), repeats),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer utterances and repeats")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     count, repeats = (4, 3) if quick else (16, 5)
-    rng = np.random.default_rng(0)
-    lexicon = words(2000, rng)
-    lines = [list(rng.choice(lexicon, size=10)) for _ in range(3000)]
-    texts = [" ".join(line) for line in lines[:count]]
-    items = [scores_of(text, rng) for text in texts]
-    lengths = torch.tensor([len(item) for item in items])
-    batch = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
-    arrays = [item.numpy() for item in items]
-    hot = dict.fromkeys(texts[0].split()[:3], 2.0)
-    few = slice(0, max(1, count // 8))
-    with tempfile.TemporaryDirectory() as folder:
-        arpa = Path(folder) / "bigram.arpa"
-        write_arpa(arpa, lines)
-        plain, fused = CtcBeam(SYMBOLS, beam_size=BEAM), CtcBeam(SYMBOLS, lm=arpa, beam_size=BEAM)
-        closed = CtcBeam(SYMBOLS, lm=arpa, lexicon=lexicon, beam_size=BEAM)
-        scorer = WordScorer(SYMBOLS, ArpaModel.load(arpa), 0.5)
-
-    def reference(scorer: WordScorer | None) -> Callable[[], Any]:
-        return lambda: [ctc_beam_search(item, scorer, beam_size=BEAM, **PRUNING) for item in items[few]]
-
-    def ours(beam: CtcBeam, part: slice = slice(None), **options: Any) -> Callable[[], Any]:
-        return lambda: beam(batch[part], lengths[part], **PRUNING, **options)
-
-    rows = [
-        measure(
-            "greedy, batched (argmax and groupby in Python)",
-            lambda: ctc_greedy(batch, lengths),
-            lambda: greedy_in_python(batch, lengths.tolist()),
-            count,
-            repeats,
-        )
-    ]
-    peer = pyctcdecode()
-    if peer is not None:
-
-        def theirs(**options: Any) -> Callable[[], Any]:
-            return lambda: [peer.decode(array, beam_width=BEAM, **options) for array in arrays]
-
-        rows.append(measure("no model (pyctcdecode)", ours(plain), theirs(), count, repeats))
-        boosted = theirs(hotwords=list(hot), hotword_weight=2.0)
-        rows.append(measure("hot words, any word (pyctcdecode)", ours(plain, hot_words=hot), boosted, count, repeats))
-    size = len(items[few])
-    rows += [
-        measure("no model (our reference)", ours(plain, few), reference(None), size, 3),
-        measure("bigram of words, any word (our reference)", ours(fused, few), reference(scorer), size, 3),
-        measure(
-            "bigram of words, lexicon of 2000 (our reference, any word)", ours(closed, few), reference(scorer), size, 3
-        ),
-        measure("the same with hot words (without)", ours(closed, hot_words=hot), ours(closed), count, repeats),
-    ]
-    frames = float(lengths.float().mean())
-    missing = "" if peer is not None else " pyctcdecode is not installed here."
+    data = Simulated.make(count)
+    batch, lengths = data.batch, data.lengths
+    greedy = measure(
+        "greedy, batched (argmax and groupby in Python)",
+        lambda: ctc_greedy(batch, lengths),
+        lambda: greedy_in_python(batch, lengths.tolist()),
+        count,
+        repeats,
+    )
+    plain = CtcBeam(SYMBOLS, beam_size=BEAM)
+    peers = against_pyctcdecode(data, plain, repeats)
+    rows = [greedy, *peers, *against_the_reference(data, plain, repeats)]
+    missing = "" if peers else " pyctcdecode is not installed here."
     notes = (
         f"Utterances a second, one thread, beam {BEAM}, tokens above exp(−5), {len(SYMBOLS)} symbols, {count} simulated "
-        f"utterances of {frames:.0f} frames on average; peer in brackets.{missing}"
+        f"utterances of {float(lengths.float().mean()):.0f} frames on average; peer in brackets.{missing}"
     )
     report("decoding", "CTC decoding", rows, notes)
 

@@ -7,14 +7,12 @@ which share of the machine's own matrix product each part reaches.
 
 import argparse
 import multiprocessing
-import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Pair, interleaved, peak_memory_mb, report, seconds
+from harness import Pair, interleaved, peak_memory_mb, report, seconds, table
 from torch import Tensor, nn
 
 from sonorant.encoders.load import load_encoder
@@ -127,7 +125,7 @@ def _step(model: Any, forward: Callable[[], Tensor]) -> Callable[[], None]:
 
 def _peak(side: str, threads: int, queue: Any) -> None:
     torch.set_num_threads(threads)
-    model: Any = load_encoder_of_peer() if side == "ours" else peer_model().eval()
+    model: Any = own_model() if side == "ours" else peer_model().eval()
     _, batch, sizes, mask = audio(SECONDS)
     before = peak_memory_mb()
     with torch.no_grad():
@@ -138,7 +136,7 @@ def _peak(side: str, threads: int, queue: Any) -> None:
     queue.put(peak_memory_mb() - before)
 
 
-def load_encoder_of_peer() -> Any:
+def own_model() -> Any:
     """Ours, built from its own configuration: the peer's never lies in this process."""
     from sonorant.encoders.catalogue import build_encoder
 
@@ -297,13 +295,10 @@ def main() -> None:
         "(fp32 and bf16), ≥ 1.1 one by one, never below 1 on equal lengths, half the memory, training ≥ 2.5."
     )
     if args.only:
-        from harness import table
-
         print(table(rows))
         return
     report("encoders", "Encoders", rows, notes)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()
