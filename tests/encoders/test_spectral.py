@@ -22,7 +22,6 @@ from sonorant.encoders.spectral import (
     log_mel_front,
     mfcc_front,
     on_spectrum,
-    stack_frames,
     whisper_front,
 )
 
@@ -52,13 +51,6 @@ def test_a_lower_rate_keeps_the_frame_in_the_middle() -> None:
     thin = SpectralFront(mfcc_front(frame_rate=25)).local(WAVES, LENGTHS).values
     assert torch.equal(thin[0], whole[0, 1::4][: thin.shape[1]])
     assert thin.shape[2] == 39
-
-
-def test_stacked_frames_hold_each_frame_once() -> None:
-    values = torch.arange(14.0).view(1, 7, 2)
-    stacked = stack_frames(Features(values, torch.tensor([5]), 100.0), 2)
-    assert stacked.values[0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 0, 0, 0]]
-    assert (stacked.lengths.tolist(), stacked.frame_rate) == ([2], 50.0)
 
 
 def test_it_is_an_encoder_without_layers() -> None:

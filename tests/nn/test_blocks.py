@@ -9,7 +9,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.nn.attention import Attention
 from sonorant.nn.conformer import ConformerBlock
-from sonorant.nn.convolution import DepthwiseConv, FrameStack, Subsampling1d, Subsampling2d
+from sonorant.nn.convolution import DepthwiseConv, FrameStack, Subsampling1d, Subsampling2d, stack_frames
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.norm import NORMS, BatchNorm, build_norm
 from sonorant.nn.pooling import AttentivePooling, mean_pool, statistics_pool
@@ -59,6 +59,14 @@ def test_conformer_block(norm: str) -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_depthwise(causal: bool) -> None:
     check_block(lambda: DepthwiseConv(DIM, 9, causal), input_dim=DIM)
+
+
+def test_stacked_frames_hold_each_frame_once() -> None:
+    values = torch.arange(14.0).view(1, 7, 2)
+    values[:, 5:] = torch.nan
+    stacked, lengths = stack_frames(values, torch.tensor([5]), 2)
+    assert stacked[0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 0, 0, 0]]
+    assert lengths.tolist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,11 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.encoders.checkpoint import describe_config, described_module
+from sonorant.nn.convolution import stack_frames
 
 __all__ = [
     "FrontConfig", "OnSpectrum", "OnSpectrumConfig", "SpectralFront", "ast_front", "beats_front", "build", "dasheng_front",
-    "log_mel_front", "mfcc_front", "nemo_front", "on_spectrum", "seamless_front", "stack_frames", "whisper_front",
+    "log_mel_front", "mfcc_front", "nemo_front", "on_spectrum", "seamless_front", "whisper_front",
 ]  # fmt: skip
 
 Count = TypeVar("Count", int, Tensor)
@@ -117,18 +118,6 @@ def seamless_front(num_mels: int = 80) -> FrontConfig:
     return log_mel_front(50, dim=num_mels, scale=32768.0, by_item=True)
 
 
-def stack_frames(features: Features, factor: int) -> Features:
-    """Each `factor` neighbouring frames side by side; what is left at the end is dropped.
-
-    >>> stack_frames(Features(torch.randn(1, 7, 3), torch.tensor([7]), 100.0), 2).values.shape
-    torch.Size([1, 3, 6])
-    """
-    values, lengths = features.values, features.lengths // factor
-    whole = values.shape[1] // factor
-    stacked = values[:, : whole * factor].reshape(len(values), whole, factor * values.shape[2])
-    return Features(zero_padding(stacked, lengths), lengths, features.frame_rate / factor)
-
-
 def _front_end(config: FrontConfig) -> nn.Module:
     if config.kind == "whisper":
         return WhisperMel(config.dim)
@@ -206,7 +195,9 @@ class SpectralFront(nn.Module):
             counts = features.lengths // every
             kept = features.values[:, (every - 1) // 2 :: every][:, : int(counts.max())]
             features = Features(zero_padding(kept, counts), counts, features.frame_rate / every)
-        return stack_frames(features, self.config.stack) if self.config.stack > 1 else features
+        if self.config.stack == 1:
+            return features
+        return Features(*stack_frames(features.values, features.lengths, self.config.stack), self.frame_rate)
 
     def embed(self, local: Features) -> Features:
         """Normalised by the corpus's statistics, where there are some."""

@@ -17,6 +17,7 @@ from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.nn.attention import Attention
+from sonorant.nn.convolution import stack_frames
 from sonorant.nn.packed import Layout
 from sonorant.nn.position import sinusoids
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
@@ -147,12 +148,7 @@ class Tera(nn.Module):
         factor = self.config.factor
         if values.shape[1] < factor:  # zeros are cut off again by the lengths
             values = nn.functional.pad(values, (0, 0, 0, factor - values.shape[1]))
-        num_frames = values.shape[1] // factor
-        # Padded whether or not a stack is incomplete, so that an exported program has no branch here.
-        padded = nn.functional.pad(zero_padding(values, lengths), (0, 0, 0, factor - 1))
-        stacked = padded[:, : num_frames * factor].unflatten(1, (num_frames, factor)).flatten(2)
-        lengths = self.output_lengths(lengths)
-        return Features(zero_padding(stacked, lengths), lengths, self.frame_rate)
+        return Features(*stack_frames(values, lengths, factor), self.frame_rate)
 
     def embed(self, local: Features) -> Features:
         """Projected to `dim`."""

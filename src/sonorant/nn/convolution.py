@@ -23,6 +23,7 @@ __all__ = [
     "Subsampling2d",
     "build_subsampling",
     "depthwise_conv",
+    "stack_frames",
 ]
 
 Count = TypeVar("Count", int, Tensor)
@@ -250,11 +251,26 @@ class Subsampling1d(nn.Module):
         return zero_padding(values, lengths), lengths
 
 
-class FrameStack(nn.Module):
-    """`factor` neighbouring frames side by side, projected to `dim`: the cheapest way to thin frames out.
+def stack_frames(
+    values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"], factor: int
+) -> tuple[Float[Tensor, "batch out stacked"], Int[Tensor, " batch"]]:
+    """Each `factor` neighbouring frames side by side, zero in the padding, and how many an item has.
 
     An incomplete last stack is left out, so that what comes out does not depend on padding.
+
+    >>> stack_frames(torch.randn(1, 7, 3), torch.tensor([5]), 2)[0].shape
+    torch.Size([1, 3, 6])
     """
+    num_out, counts = values.shape[1] // factor, lengths // factor
+    if torch.compiler.is_compiling():  # the slice would tie the graph to lengths with or without a remainder
+        whole = values.index_select(1, torch.arange(num_out * factor, device=values.device))
+    else:
+        whole = values[:, : num_out * factor]
+    return zero_padding(whole.reshape(values.shape[0], num_out, factor * values.shape[2]), counts), counts
+
+
+class FrameStack(nn.Module):
+    """`stack_frames`, projected to `dim`: the cheapest way to thin frames out."""
 
     streamable = True
 
@@ -271,14 +287,7 @@ class FrameStack(nn.Module):
     ) -> tuple[Float[Tensor, "batch out dim"], Int[Tensor, " batch"]]:
         if values.shape[1] < self.stride:
             values = nn.functional.pad(values, (0, 0, 0, self.stride - values.shape[1]))
-        num_out = values.shape[1] // self.stride
-        masked = zero_padding(values, lengths)
-        if torch.compiler.is_compiling():  # the slice would tie the graph to lengths with or without a remainder
-            masked = masked.index_select(1, torch.arange(num_out * self.stride, device=values.device))
-        else:
-            masked = masked[:, : num_out * self.stride]
-        stacked = masked.reshape(values.shape[0], num_out, self.stride * values.shape[2])
-        lengths = self.output_lengths(lengths)
+        stacked, lengths = stack_frames(values, lengths, self.stride)
         return zero_padding(self.project(stacked), lengths), lengths
 
 
