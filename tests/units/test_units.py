@@ -116,6 +116,22 @@ def test_refusals(corpus: Corpus, tokenizer: UnitTokenizer, tmp_path: Path) -> N
         write_units(tmp_path / "mixed", iter([once, slow]), offset=0.0, sample_rate=16000)
     with pytest.raises(DataError, match="no units at"):
         UnitStore(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no units of 'test-0'"):
+        store.samples("test-0")
+    meta, index = (store.folder / name for name in ("store.json", "index.jsonl"))
+    whole, lines = meta.read_text(), index.read_text()
+    for damage in (lines[:-9], lines.rpartition("[")[0], lines.replace("[", "", 1), "3\n"):
+        index.write_text(damage)
+        with pytest.raises(DataError, match=r"index.jsonl is (damaged|cut short)(.|\n)*anew"):
+            UnitStore(store.folder).of(cut)
+    index.write_text(lines)
+    for damage, message in ((whole.replace("num_units", "units"), "store.json is damaged"), ("[1]", "no units at"),
+                            (whole.replace('"schema": 1', '"schema": 2'), "has schema 2, this version reads 1")):  # fmt: skip
+        meta.write_text(damage)
+        with pytest.raises(DataError, match=message):
+            UnitStore(store.folder)
+    meta.write_text(whole)
+    assert UnitStore(store.folder).of(cut).tolist() == store.of(cut).tolist()
     (store.folder / "units.bin").write_bytes(b"\0\0")
     with pytest.raises(DataError, match="cut short"):
         UnitStore(store.folder)

@@ -50,7 +50,11 @@ def write_units(
     seen: dict[str, tuple[int, int, int]] = {}
     kind: tuple[float, int] | None = None
     first = 0
-    with atomic_folder(folder) as part, (part / UNITS).open("wb") as flat, (part / INDEX).open("w") as index:
+    with (
+        atomic_folder(folder) as part,
+        (part / UNITS).open("wb") as flat,
+        (part / INDEX).open("w", encoding="utf-8") as index,
+    ):
         for name, units, samples in items:
             kind = kind or (units.frame_rate, units.num_units)
             ids = units.ids.reshape(-1)[: int(units.lengths[0])].cpu().numpy()
@@ -90,22 +94,25 @@ class UnitStore:
         folder: what `write_units` wrote.
 
     Raises:
-        DataError: nothing there, cut short, or of a newer version.
+        DataError: nothing there, damaged or cut short (the index when it is first used), or of another version.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         recover_folder(self.folder)
         try:
-            meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
+            meta = dict(json.loads((self.folder / META).read_text(encoding="utf-8")))
             size = (self.folder / UNITS).stat().st_size
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise DataError(f"no units at {self.folder}: {error}") from None
         if meta.get("schema") != SCHEMA:
             raise DataError(f"{self.folder} has schema {meta.get('schema')}, this version reads {SCHEMA}: make it anew")
-        self.frame_rate, self.offset = float(meta["frame_rate"]), float(meta["offset"])
-        self.num_units, self.sample_rate = int(meta["num_units"]), int(meta["sample_rate"])
-        self.num_frames, self.note = int(meta["num_frames"]), meta["note"]
+        try:
+            self.frame_rate, self.offset = float(meta["frame_rate"]), float(meta["offset"])
+            self.num_units, self.sample_rate = int(meta["num_units"]), int(meta["sample_rate"])
+            self.num_frames, self.note = int(meta["num_frames"]), meta["note"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{self.folder / META} is damaged ({error!r}): make the units anew") from None
         if size != self.num_frames * _dtype(self.num_units).itemsize:
             raise DataError(
                 f"{self.folder / UNITS} is cut short: {size} bytes for {self.num_frames} frames; make it anew"
@@ -123,8 +130,18 @@ class UnitStore:
 
     @cached_property
     def _index(self) -> dict[str, tuple[int, int, int]]:
-        with (self.folder / INDEX).open(encoding="utf-8") as lines:
-            return {name: (first, frames, samples) for name, first, frames, samples in map(json.loads, lines)}
+        try:
+            with (self.folder / INDEX).open(encoding="utf-8") as lines:
+                found = {name: (first, frames, samples) for name, first, frames, samples in map(json.loads, lines)}
+            counted = sum(frames for _, frames, _ in found.values())
+        except (OSError, TypeError, ValueError) as error:
+            raise DataError(f"{self.folder / INDEX} is damaged ({error}): make the units anew") from None
+        if counted != self.num_frames:
+            raise DataError(
+                f"{self.folder / INDEX} is cut short: {counted} of {self.num_frames} frames in {len(found)} cuts; make the "
+                "units anew"
+            )
+        return found
 
     def __len__(self) -> int:
         return len(self._index)
@@ -143,16 +160,23 @@ class UnitStore:
         Raises:
             DataError: there are none.
         """
+        first, frames, _ = self._row(name)
+        return self._flat[first : first + frames].astype(np.int64)
+
+    def _row(self, name: str) -> tuple[int, int, int]:
         if name not in self._index:
             raise DataError(
                 f"{self.folder} has no units of '{name}' among those of {len(self)} cuts: label its split first"
             )
-        first, frames, _ = self._index[name]
-        return self._flat[first : first + frames].astype(np.int64)
+        return self._index[name]
 
     def samples(self, name: str) -> int:
-        """Samples that the units of a cut were made of."""
-        return self._index[name][2]
+        """Samples that the units of a cut were made of.
+
+        Raises:
+            DataError: there are none.
+        """
+        return self._row(name)[2]
 
     def of(self, cut: Any) -> Int[np.ndarray, " frame"]:
         """The units of a cut, as a label of a batch.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -147,6 +148,9 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path, sample_size: int |
     assert torch.equal(whole.centers, again.centers)
     with pytest.raises(CheckpointError, match="other settings"):
         fit_kmeans(lambda: stream(frames), 21, state=file, **keywords)
+    save_file(whole.state_dict(), file)
+    with pytest.raises(CheckpointError, match="no state of a k-means fit: it lacks mean, progress, sample"):
+        fit_kmeans(lambda: stream(frames), 20, state=file, **keywords)
     file.write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match="no state"):
         fit_kmeans(lambda: stream(frames), 20, state=file, **keywords)

@@ -319,8 +319,11 @@ class KMeansFit:
         """Takes up where `state_dict` left off.
 
         Raises:
-            CheckpointError: it was written with other settings.
+            CheckpointError: it is no state of a fit, or was written with other settings.
         """
+        missing = sorted({"mean", "centers", "sample", "progress"} - state.keys())
+        if missing:
+            raise CheckpointError(f"this is no state of a k-means fit: it lacks {', '.join(missing)}")
         plain = json.loads(bytes(state["progress"].tolist()).decode())
         if plain["config"] != content_hash(to_plain(self.config)):
             raise CheckpointError("this k-means was begun with other settings; use those, or begin anew elsewhere")
