@@ -480,7 +480,9 @@ def test_fairseqs_names_as_its_files_have_them() -> None:
 
 def test_options_are_needed_and_read_without_running_them() -> None:
     assert conv_layers([[4, 3, 2]]) == ((4, 3, 2),)
-    for bad in ("__import__('os').getcwd()", "[(512, 10)]", "[(1, 2, 3)] * 99999999", "nonsense ("):
+    nested = "[(1, 2, 3)]" + " * 999" * 9
+    deep = "(" * 9999 + ")" * 9999
+    for bad in ("__import__('os').getcwd()", "[(512, 10)]", "[(1, 2, 3)] * 99999999", nested, deep, "nonsense ("):
         with pytest.raises(CheckpointError, match="conv_feature_layers must list"):
             conv_layers(bad)
 

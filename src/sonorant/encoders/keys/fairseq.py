@@ -194,10 +194,14 @@ def conv_layers(text: str | list[Any]) -> tuple[tuple[int, int, int], ...]:
     try:
         value = _evaluated(ast.parse(text, mode="eval").body) if isinstance(text, str) else text
         return tuple((int(channels), int(kernel), int(stride)) for channels, kernel, stride in value)
-    except (SyntaxError, TypeError, ValueError):
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         raise CheckpointError(
             f"conv_feature_layers must list (channels, kernel, stride), got {str(text)[:80]!r}"
         ) from None
+
+
+_MOST_CONVS = 1000
+"""What no model comes near."""
 
 
 def _evaluated(node: ast.AST) -> Any:
@@ -209,9 +213,8 @@ def _evaluated(node: ast.AST) -> Any:
         return _evaluated(node.left) + _evaluated(node.right)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         left, right = _evaluated(node.left), _evaluated(node.right)
-        if (
-            isinstance(left, list) != isinstance(right, list)
-            and len(str(left if isinstance(right, list) else right)) < 4
-        ):
-            return left * right
+        listed, times = (left, right) if isinstance(left, list) else (right, left)
+        # A product of products could fill the memory.
+        if isinstance(listed, list) and isinstance(times, int) and len(listed) * times <= _MOST_CONVS:
+            return listed * times
     raise ValueError(ast.dump(node))
