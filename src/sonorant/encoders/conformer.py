@@ -20,6 +20,7 @@ from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
+from sonorant.encoders.stack import ChunkStream
 from sonorant.nn.attention import Position, position_table
 from sonorant.nn.conformer import ConformerBlock
 from sonorant.nn.convolution import SUBSAMPLINGS, build_subsampling
@@ -30,7 +31,7 @@ from sonorant.nn.streaming import FrameBuffer, LayerCache, chunk_mask
 from sonorant.nn.transformer import Between
 
 __all__ = [
-    "Conformer", "ConformerConfig", "ConformerStream", "build", "conformer_large", "conformer_medium",
+    "Conformer", "ConformerConfig", "build", "conformer_large", "conformer_medium",
     "conformer_small", "conformer_tiny", "fastconformer_large", "fastconformer_medium", "fastconformer_streaming",
     "fastconformer_tiny", "fastconformer_xlarge", "nest_large",
 ]  # fmt: skip
@@ -226,49 +227,40 @@ class Conformer(nn.Module):
         table = position_table(config.position, config.dim, config.num_heads, num_frames, num_frames, hidden.device)
         return attention_mask(lengths, num_frames, window), table
 
-    def stream(self, batch: int = 1) -> "ConformerStream":
-        """A stream over `batch` signals that grow together."""
-        return ConformerStream(self, batch)
+    def stream(self, batch: int = 1) -> ChunkStream:
+        """A stream over `batch` signals that grow together.
 
+        >>> encoder = Conformer(conformer_tiny(causal=True, chunk_size=4)).eval()
+        >>> stream = encoder.stream()
+        >>> stream.push(torch.zeros(1, 40, 80)).values.shape, stream.finish().values.shape
+        (torch.Size([1, 8, 64]), torch.Size([1, 1, 64]))
 
-class ConformerStream:
-    """Chunk by chunk, with the same frames as the whole signal at once gives (module in `eval()`).
-
-    >>> encoder = Conformer(conformer_tiny(causal=True, chunk_size=4)).eval()
-    >>> stream = encoder.stream()
-    >>> stream.push(torch.zeros(1, 40, 80)).values.shape, stream.finish().values.shape
-    (torch.Size([1, 8, 64]), torch.Size([1, 1, 64]))
-    """
-
-    def __init__(self, encoder: Conformer, batch: int = 1) -> None:
-        config = encoder.config
+        Raises:
+            ConfigError: the whole item is seen, or the front end pads.
+        """
+        config, front = self.config, self.subsampling
         if config.chunk_size is None:
             raise ConfigError(
                 "this Conformer sees the whole item; train it with chunk_size=… and causal=True to stream"
             )
-        if not encoder.subsampling.streamable:
+        if not front.streamable:
             raise ConfigError(
                 f"subsampling='{config.subsampling}' pads in time and cannot stream; take conv2d, depthwise_valid or stack"
             )
-        self.encoder, self.batch = encoder, batch
-        front = encoder.subsampling
-        self.buffer = FrameBuffer(front.stride, front.receptive_field, config.chunk_size)
-        self.left_frames = None if config.left_chunks is None else config.left_chunks * config.chunk_size
+        buffer = FrameBuffer(front.stride, front.receptive_field, config.chunk_size)
+        left = None if config.left_chunks is None else config.left_chunks * config.chunk_size
+        return ChunkStream(self, buffer, lambda: _Chunks(self, left), batch)
+
+
+class _Chunks:
+    """The chunks of one signal, and what the blocks remember of those before."""
+
+    def __init__(self, encoder: Conformer, left_frames: int | None) -> None:
+        self.encoder, self.left_frames = encoder, left_frames
         self.caches: list[LayerCache] = []
 
-    def push(self, values: Float[Tensor, "batch frame dim"]) -> Features:
-        """Takes any number of frames; returns those that came out, in whole chunks (perhaps none)."""
-        return self._features([self._chunk(window) for window in self.buffer.push(values)], values)
-
-    def finish(self) -> Features:
-        """The frames of the last, incomplete chunk; the stream is then ready for another signal."""
-        rest = self.buffer.finish()
-        chunks = [] if rest is None else [self._chunk(rest)]
-        self.caches = []
-        return self._features(chunks, next(self.encoder.parameters()))
-
     @torch.no_grad()
-    def _chunk(self, window: Tensor) -> Tensor:
+    def __call__(self, window: Tensor) -> Tensor:
         lengths = torch.full((window.shape[0],), window.shape[1], device=window.device)
         embedded = self.encoder.embed(self.encoder.local(window, lengths))
         hidden, lengths = embedded.values, embedded.lengths
@@ -278,11 +270,6 @@ class ConformerStream:
         for index, block in enumerate(blocks):
             hidden, self.caches[index] = block.step(hidden, lengths, self.caches[index], self.left_frames)
         return hidden
-
-    def _features(self, chunks: list[Tensor], like: Tensor) -> Features:
-        values = torch.cat(chunks, dim=1) if chunks else like.new_zeros(self.batch, 0, self.encoder.dim)
-        lengths = torch.full((values.shape[0],), values.shape[1], device=values.device)
-        return Features(values, lengths, self.encoder.frame_rate)
 
 
 def conformer_medium(**changes: object) -> ConformerConfig:

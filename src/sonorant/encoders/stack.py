@@ -1,7 +1,8 @@
 """Blocks one after another: what comes out of each on request, a hook between them, and chunk by chunk.
 
 For families whose blocks are called `block(values, lengths) -> values`, and, where they can stream,
-`block.step(values, state) -> (values, state)`.
+`block.step(values, state) -> (values, state)`: `run_blocks` and `BlockStream`, which gives each frame as soon as it can.
+Encoders that work in chunks of a fixed size stream by `ChunkStream`.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
+from sonorant.nn.streaming import FrameBuffer
 from sonorant.nn.transformer import Between
 
-__all__ = ["BlockStream", "FrontStream", "run_blocks"]
+__all__ = ["BlockStream", "ChunkStream", "FrontStream", "run_blocks"]
 
 
 def run_blocks(
@@ -101,3 +103,36 @@ class BlockStream:
                 frames, self.states[index] = block.step(frames, self.states[index])
         lengths = torch.full((self.batch,), frames.shape[1], device=frames.device)
         return Features(frames, lengths, self.encoder.frame_rate)
+
+
+class ChunkStream:
+    """An encoder of whole chunks, with the same frames as the whole signal at once gives (module in `eval()`).
+
+    Args:
+        encoder: with `dim` and `frame_rate`.
+        buffer: makes windows of its input, one a chunk.
+        begin: called at the start of each signal; gives what makes frames of one window after another, and remembers.
+        batch: signals that grow together.
+    """
+
+    def __init__(
+        self, encoder: Any, buffer: FrameBuffer, begin: Callable[[], Callable[[Tensor], Tensor]], batch: int = 1
+    ) -> None:
+        self.encoder, self.buffer, self.begin, self.batch = encoder, buffer, begin, batch
+        self.chunk = begin()
+
+    def push(self, values: Tensor) -> Features:
+        """Takes any number of frames; returns those that came out, in whole chunks (perhaps none)."""
+        return self._features([self.chunk(window) for window in self.buffer.push(values)], values)
+
+    def finish(self) -> Features:
+        """The frames of the last, incomplete chunk; the stream is then ready for another signal."""
+        rest = self.buffer.finish()
+        chunks = [] if rest is None else [self.chunk(rest)]
+        self.chunk = self.begin()
+        return self._features(chunks, next(self.encoder.parameters()))
+
+    def _features(self, chunks: list[Tensor], like: Tensor) -> Features:
+        values = torch.cat(chunks, dim=1) if chunks else like.new_zeros(self.batch, 0, self.encoder.dim)
+        lengths = torch.full((values.shape[0],), values.shape[1], device=values.device)
+        return Features(values, lengths, self.encoder.frame_rate)

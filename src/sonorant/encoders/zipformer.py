@@ -22,6 +22,7 @@ from sonorant.core.config import at_least, within
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
+from sonorant.encoders.stack import ChunkStream
 from sonorant.nn.conv_embed import ConvEmbed
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.masking import attention_mask
@@ -31,7 +32,7 @@ from sonorant.nn.transformer import Between
 from sonorant.nn.zipformer import BiasNorm, BlockCache, RateChange, ZipformerBlock, compact_table
 
 __all__ = [
-    "Zipformer", "ZipformerConfig", "ZipformerStream", "build", "zipformer_base", "zipformer_large", "zipformer_medium",
+    "Zipformer", "ZipformerConfig", "build", "zipformer_base", "zipformer_large", "zipformer_medium",
     "zipformer_small", "zipformer_streaming", "zipformer_tiny",
 ]  # fmt: skip
 
@@ -273,9 +274,25 @@ class Zipformer(nn.Module):
         table = compact_table(num_frames, num_frames, config.position_dim, inner.device)
         return attention_mask(lengths, num_frames, window), table
 
-    def stream(self, batch: int = 1) -> "ZipformerStream":
-        """A stream over `batch` signals that grow together."""
-        return ZipformerStream(self, batch)
+    def stream(self, batch: int = 1) -> ChunkStream:
+        """A stream over `batch` signals that grow together.
+
+        >>> encoder = Zipformer(zipformer_tiny(causal=True, chunk_size=8)).eval()
+        >>> stream = encoder.stream()
+        >>> stream.push(torch.zeros(1, 45, 80)).values.shape, stream.finish().values.shape
+        (torch.Size([1, 8, 64]), torch.Size([1, 2, 64]))
+
+        Raises:
+            ConfigError: the whole item is seen.
+        """
+        config, front = self.config, self.front
+        if config.chunk_size is None:
+            raise ConfigError(
+                "this Zipformer sees the whole item; train it with chunk_size=… and causal=True to stream"
+            )
+        buffer = FrameBuffer(front.stride, front.valid_field, config.chunk_size)
+        left = None if config.left_chunks is None else config.left_chunks * config.chunk_size
+        return ChunkStream(self, buffer, lambda: _Chunks(self, left), batch)
 
 
 def _block(config: ZipformerConfig, stack: int) -> ZipformerBlock:
@@ -301,40 +318,16 @@ def _changed(between: Between | None, index: int, values: Tensor, lengths: Tenso
     return zero_padding(given.values, given.lengths)
 
 
-class ZipformerStream:
-    """Chunk by chunk, with the same frames as the whole signal at once gives (module in `eval()`).
+class _Chunks:
+    """The chunks of one signal, and what front end and blocks remember of those before."""
 
-    >>> encoder = Zipformer(zipformer_tiny(causal=True, chunk_size=8)).eval()
-    >>> stream = encoder.stream()
-    >>> stream.push(torch.zeros(1, 45, 80)).values.shape, stream.finish().values.shape
-    (torch.Size([1, 8, 64]), torch.Size([1, 2, 64]))
-    """
-
-    def __init__(self, encoder: Zipformer, batch: int = 1) -> None:
-        config, front = encoder.config, encoder.front
-        if config.chunk_size is None:
-            raise ConfigError(
-                "this Zipformer sees the whole item; train it with chunk_size=… and causal=True to stream"
-            )
-        self.encoder, self.batch = encoder, batch
-        self.buffer = FrameBuffer(front.stride, front.valid_field, config.chunk_size)
-        self.left = None if config.left_chunks is None else config.left_chunks * config.chunk_size
+    def __init__(self, encoder: Zipformer, left: int | None) -> None:
+        self.encoder, self.left = encoder, left
         self.caches: list[BlockCache] = []
         self.front_cache: Tensor | None = None
 
-    def push(self, values: Float[Tensor, "batch frame dim"]) -> Features:
-        """Takes any number of frames; returns those that came out, in whole chunks (perhaps none)."""
-        return self._features([self._chunk(window) for window in self.buffer.push(values)], values)
-
-    def finish(self) -> Features:
-        """The frames of the last, incomplete chunk; the stream is then ready for another signal."""
-        rest = self.buffer.finish()
-        chunks = [] if rest is None else [self._chunk(rest)]
-        self.caches, self.front_cache = [], None
-        return self._features(chunks, next(self.encoder.parameters()))
-
     @torch.no_grad()
-    def _chunk(self, window: Tensor) -> Tensor:
+    def __call__(self, window: Tensor) -> Tensor:
         encoder, floor = self.encoder, self.encoder.floor()
         blocks: list[Any] = list(encoder.blocks)
         if not self.caches:
@@ -356,11 +349,6 @@ class ZipformerStream:
             whole = stack.leave(before, inner, floor)
             outputs.append(whole)
         return encoder.finished(outputs, lengths).values
-
-    def _features(self, chunks: list[Tensor], like: Tensor) -> Features:
-        values = torch.cat(chunks, dim=1) if chunks else like.new_zeros(self.batch, 0, self.encoder.dim)
-        lengths = torch.full((values.shape[0],), values.shape[1], device=values.device)
-        return Features(values, lengths, self.encoder.frame_rate)
 
 
 def zipformer_medium(**changes: Any) -> ZipformerConfig:
