@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.contracts.encoders import check_encoder
 
+from sonorant.core.errors import ConfigError
 from sonorant.encoders.catalogue import build_encoder
 
 SMALL = {"dim": 32, "num_layers": 2, "ffn_dim": 48, "kernel_size": 5, "dropout": 0.1, "input_dim": 40}
@@ -48,6 +49,13 @@ def test_contract(name: str) -> None:
 def test_chunks_equal_the_whole(name: str) -> None:
     options = {"streaming": True, "export": False}
     check_encoder(lambda: build_encoder("conformer_tiny", **STREAMING[name]), input_dim=40, **options)
+
+
+def test_what_cannot_stream_is_said() -> None:
+    with pytest.raises(ConfigError, match="sees the whole item"):
+        build_encoder("conformer_tiny").stream()
+    with pytest.raises(ConfigError, match="subsampling='depthwise' pads in time"):
+        build_encoder("fastconformer_tiny", causal=True, chunk_size=2).stream()
 
 
 def test_chunks_do_not_see_ahead() -> None:

@@ -20,7 +20,7 @@ from sonorant.core.lengths import Geometry
 
 __all__ = [
     "WAV2VEC2_LAYERS",
-    "ConvNorm",
+    "NormedConv",
     "WaveformConvs",
     "normalised",
     "strided_conv",
@@ -56,7 +56,7 @@ def normalised(
     return (centred * torch.rsqrt(var + eps)).to(waveform.dtype)
 
 
-class ConvNorm(nn.Module):
+class NormedConv(nn.Module):
     """One convolution (no padding) and its norm: "group" (each channel over its item), "layer" (over channels) or "none"."""
 
     def __init__(self, inputs: int, channels: int, kernel: int, stride: int, bias: bool, norm: str) -> None:
@@ -177,7 +177,7 @@ class WaveformConvs(nn.Module):
         inputs, convs = 1, []
         for index, (channels, kernel, stride) in enumerate(layers):
             own = norm if norm != "group" or index == 0 else "none"
-            convs.append(ConvNorm(inputs, channels, kernel, stride, bias, own))
+            convs.append(NormedConv(inputs, channels, kernel, stride, bias, own))
             inputs = channels
         self.convs: Any = nn.ModuleList(convs)
         self.dim = inputs
