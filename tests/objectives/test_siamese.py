@@ -71,3 +71,8 @@ def test_an_augmentation_that_changes_lengths_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="changes the lengths of items"):
         Byol(TinyEncoder(), ByolConfig(**BYOL), shorter).losses(batch_of(("a", "b")))
+
+
+def test_a_layer_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="layer must be 0 to the encoder's 3, or -1 for the last, got 4"):
+        Byol(TinyEncoder(), ByolConfig(**{**BYOL, "layer": 4}))

@@ -46,9 +46,13 @@ class _Mlp(nn.Module):
 class _Branch(nn.Module):
     """An encoder, one of its layers, and a head: what the teacher is a moving average of."""
 
-    def __init__(self, encoder: nn.Module, layer: int, head: nn.Module) -> None:
+    def __init__(self, encoder: Any, layer: int, head: nn.Module) -> None:
         super().__init__()
-        self.encoder: Any = encoder
+        self.encoder = encoder
+        if not -1 <= layer <= self.encoder.num_layers:
+            raise ConfigError(
+                f"layer must be 0 to the encoder's {self.encoder.num_layers}, or -1 for the last, got {layer}"
+            )
         self.layer, self.head = layer, head
 
     def frames(self, batch: Batch, hide: Callable[[Features], Features] | None = None) -> Features:

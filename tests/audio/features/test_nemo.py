@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.contracts.features import check_batch_equals_single, check_declarations, check_lengths
 
 from sonorant.audio.features.nemo import NemoMel
 
@@ -18,6 +19,13 @@ def test_features_are_theirs() -> None:
     assert found.lengths.tolist() == expected.attention_mask.sum(-1).tolist() == [100, 77, 26]
     size = found.values.shape[1]
     torch.testing.assert_close(found.values, expected.input_features[:, :size], atol=2e-4, rtol=1e-4)
+
+
+def test_contract() -> None:
+    """But for what a normalisation over the item cannot keep: frames of a stretch are not those of the whole."""
+    check_declarations(NemoMel(), 4800)
+    check_lengths(NemoMel(), 4800)
+    check_batch_equals_single(NemoMel(), 4800)
 
 
 def test_an_item_is_itself_in_any_batch_and_silence_is_finite() -> None:

@@ -275,6 +275,8 @@ def test_units_of_a_padded_batch() -> None:
     back = model.decode(units)
     assert torch.equal(model.encode(back).ids, units.ids)
     assert not back.values[1, 1:].any()
+    with pytest.raises(ConfigError, match="fitted on frames 2 wide, got 3"):
+        model.encode(Features(torch.zeros(1, 4, 3), torch.tensor([4]), 50.0))
 
 
 def test_auto_precision_is_float32_where_nothing_is_known() -> None:

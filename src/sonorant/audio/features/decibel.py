@@ -49,7 +49,6 @@ class DecibelMel(nn.Module):
         energies = self.mel(waveform, lengths)
         decibels = 10 * energies.values.clamp(min=1e-10).log10()
         beyond = ~valid_mask(energies.lengths, decibels.shape[1])[..., None]
-        silence = torch.full_like(decibels[:, :1, :1], -100.0)  # for items without a frame
-        peak = torch.cat([decibels.masked_fill(beyond, -100.0).flatten(1), silence[:, :, 0]], 1).amax(1)
+        peak = decibels.masked_fill(beyond, -100.0).flatten(1).amax(1)  # even an item of no samples has a frame
         values = torch.maximum(decibels, peak[:, None, None] - self.range_db)
         return Features(zero_padding(values, energies.lengths), energies.lengths, self.frame_rate)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sonorant.core.config import at_least, content_hash, one_of, to_plain, within
-from sonorant.core.errors import CheckpointError, DataError
+from sonorant.core.errors import CheckpointError, ConfigError, DataError
 from sonorant.core.files import atomic_write
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features, Units
@@ -64,7 +64,13 @@ class KMeans(nn.Module):
         self.register_buffer("centers", torch.zeros(num_clusters, dim))
 
     def search(self, values: Float[Tensor, "n dim"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-        """The nearest centre of each frame and its squared distance (for cosine: 2 - 2 cos), in float32."""
+        """The nearest centre of each frame and its squared distance (for cosine: 2 - 2 cos), in float32.
+
+        Raises:
+            ConfigError: frames of another width.
+        """
+        if values.shape[-1] != self.dim:
+            raise ConfigError(f"this k-means was fitted on frames {self.dim} wide, got {values.shape[-1]}")
         if self.metric == "cosine":
             values = F.normalize(values.float(), dim=-1)
         return Nearest(self.centers.float())(values)
