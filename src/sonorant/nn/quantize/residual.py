@@ -53,7 +53,7 @@ class Residual(nn.Module):
             else:
                 seen = depth > level
                 found = part(rest[seen], FrameSeeds(here.item[seen], here.frame[seen]))
-                values = torch.zeros_like(rest).masked_scatter(seen[:, None], found.values)
+                values = torch.zeros_like(rest).index_put((seen,), found.values)
                 ids = found.ids.new_full((len(frames), found.ids.shape[1]), -1)
                 ids[seen] = found.ids
             # The next level's share of the gradient comes through its own penalty alone.
