@@ -360,7 +360,7 @@ def test_wavlm_and_data2vec_files(tmp_path: Path) -> None:
         "_ema.x": torch.zeros(1),
         "final_proj.bias": torch.zeros(1),
     }
-    torch.save({"cfg": {"model": model, "task": {}}, "model": weights}, tmp_path / "data2vec.pt")
+    torch.save({"cfg": {"model": model, "task": {"normalize": True}}, "model": weights}, tmp_path / "data2vec.pt")
     loaded = read_encoder(tmp_path / "data2vec.pt")
     assert same(loaded.encoder, data2vec)
     assert loaded.dropped["the teacher's moving average"] == ["_ema.x"]

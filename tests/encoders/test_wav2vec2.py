@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.contracts.encoders import check_encoder
 
-from sonorant.encoders.catalogue import build_encoder
+from sonorant.encoders.catalogue import build_encoder, encoder_preset
 from sonorant.encoders.wav2vec2 import Wav2Vec2, wav2vec2_tiny
 
 NARROW: dict[str, Any] = {
@@ -48,6 +48,17 @@ def test_contract(name: str) -> None:
     # Sizes that differ in numbers alone trace to the same program.
     export = name in ("wav2vec2_tiny", "wav2vec2_large_lv60", "wavlm_tiny", "wavlm_large", "data2vec_audio_base")
     check_encoder(lambda: build_encoder(name, **CASES[name]), input_dim=0, export=export)
+
+
+@pytest.mark.parametrize("preset, normalise, conv_bias", [
+    ("wav2vec2_base", False, False), ("wav2vec2_large", False, False), ("wav2vec2_large_lv60", True, True),
+    ("hubert_base", False, False), ("hubert_large", True, False), ("hubert_xlarge", True, False),
+    ("data2vec_audio_base", True, False), ("wavlm_large", True, False), ("wavlm_base", False, False),
+])  # fmt: skip
+def test_large_models_are_as_their_authors_trained_them(preset: str, normalise: bool, conv_bias: bool) -> None:
+    """By task.normalize and model.conv_bias of fairseq's configurations, or the checkpoint's own (WavLM)."""
+    config = encoder_preset(preset)
+    assert (config.normalise, config.conv_bias) == (normalise, conv_bias)
 
 
 def test_the_group_norm_over_padding_depends_on_the_padding_and_only_there() -> None:

@@ -205,9 +205,10 @@ def wav2vec2_large(**changes: Any) -> Wav2Vec2Config:
 
 
 def wav2vec2_large_lv60(**changes: Any) -> Wav2Vec2Config:
-    """The large model as trained on Libri-Light: layer norms in the convolutions, norms first."""
-    norms = {"conv_norm": "layer", "conv_bias": True, "norm_first": True, "layer_drop": 0.0, "dropout": 0.0}
-    return wav2vec2_large(**{**norms, "attention_dropout": 0.0, **changes})
+    """The large model as trained on Libri-Light: normalised items, layer norms in the convolutions, norms first (the authors'
+    wav2vec2_large_librivox.yaml)."""
+    norms = {"normalise": True, "conv_norm": "layer", "conv_bias": True, "norm_first": True}
+    return wav2vec2_large(**{**norms, "layer_drop": 0.0, "dropout": 0.0, "attention_dropout": 0.0, **changes})
 
 
 def xlsr_53(**changes: Any) -> Wav2Vec2Config:
@@ -237,7 +238,7 @@ def hubert_base(**changes: Any) -> Wav2Vec2Config:
 
 def hubert_large(**changes: Any) -> Wav2Vec2Config:
     """317 M parameters (arXiv:2106.07447, table 1)."""
-    return wav2vec2_large_lv60(**changes)
+    return wav2vec2_large_lv60(**{"conv_bias": False, **changes})
 
 
 def hubert_xlarge(**changes: Any) -> Wav2Vec2Config:
@@ -268,7 +269,7 @@ def unispeech_sat_large(**changes: Any) -> Wav2Vec2Config:
 def data2vec_audio_base(**changes: Any) -> Wav2Vec2Config:
     """93 M parameters: layer norms in the convolutions, positions from a stack (arXiv:2202.03555, section 4)."""
     position = {"position": "conv_stack", "position_kernel": 19, "position_depth": 5}
-    return wav2vec2_base(**{**position, "conv_norm": "layer", **changes})
+    return wav2vec2_base(**{**position, "normalise": True, "conv_norm": "layer", **changes})
 
 
 def data2vec_audio_large(**changes: Any) -> Wav2Vec2Config:
