@@ -59,27 +59,11 @@ def test_a_stream_keeps_no_more_than_its_next_windows_need() -> None:
         assert waiting.untyped_storage().nbytes() == 4 * waiting.numel() < 4 * 4 * 10
 
 
-def test_skips() -> None:
-    torch.manual_seed(0)
-    convs = StridedConvs(4, (10, 3), (5, 2), skip=True, residual_scale=0.25).eval()
-    waveform = torch.randn(1, 300)
-    first = torch.relu(convs.convs[0](waveform[:, None]))
-    second = torch.relu(convs.convs[1](first))
-    expected = (second + first[..., ::2][..., : second.shape[2]]) * 0.5
-    frames, _ = convs(waveform, torch.tensor([300]))
-    torch.testing.assert_close(frames, expected.transpose(1, 2))
-    stream = convs.stream()
-    joined = torch.cat([stream.push(waveform[:, :111]), stream.push(waveform[:, 111:]), stream.finish()], dim=1)
-    torch.testing.assert_close(joined, frames, atol=1e-6, rtol=1e-5)
-
-
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="equally many, .* got 2, 1 and 2"):
         StridedConvs(4, (3, 3), (2,))
     with pytest.raises(ConfigError, match="at least one each, got 0, 0 and 0"):
         StridedConvs(4, (), ())
-    with pytest.raises(ConfigError, match="without padding"):
-        StridedConvs(4, (3, 3), (2, 2), (1, 1), skip=True)
     with pytest.raises(ConfigError, match="train with norm='layer'"):
         StridedConvs(4, (3,), (2,), norm="group").stream()
     with pytest.raises(ConfigError, match="norm must be none, layer or group"):

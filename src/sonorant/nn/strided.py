@@ -3,7 +3,6 @@
 Read `StridedConvs.forward`, then `StridedStream`, which gives the same frames from chunks of any size.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
@@ -47,8 +46,6 @@ class StridedConvs(nn.Module):
         norm: as in `conv_norm`. Statistics of "group" are taken over the item's own frames.
         activation: relu or gelu.
         bias: of the convolutions.
-        skip: each layer but the first adds its input, thinned out by its stride, and scales the sum.
-        residual_scale: the scale is its square root.
         log_compression: log(1 + |x|) of what comes out (wav2vec's code).
     """
 
@@ -62,8 +59,6 @@ class StridedConvs(nn.Module):
         norm: str = "none",
         activation: str = "relu",
         bias: bool = True,
-        skip: bool = False,
-        residual_scale: float = 0.5,
         log_compression: bool = False,
     ) -> None:
         super().__init__()
@@ -73,9 +68,7 @@ class StridedConvs(nn.Module):
                 "kernels, strides and paddings must be equally many, at least one each, "
                 f"got {len(kernels)}, {len(strides)} and {len(paddings)}"
             )
-        if skip and any(paddings):
-            raise ConfigError("skip connections need convolutions without padding")
-        self.dim, self.norm, self.skip, self.log_compression = dim, norm, skip, log_compression
+        self.dim, self.norm, self.log_compression = dim, norm, log_compression
         self.geometries = [Geometry.conv(*sizes) for sizes in zip(kernels, strides, paddings, strict=True)]
         widths = [1] + [dim] * (len(kernels) - 1)
         self.convs = nn.ModuleList(
@@ -85,7 +78,6 @@ class StridedConvs(nn.Module):
         norms = [conv_norm(norm, dim) for _ in kernels]
         self.norms = nn.ModuleList(n for n in norms if n is not None)
         self.activation = build_activation(activation)
-        self.scale = math.sqrt(residual_scale)
         if norm == "none":  # nothing evens the levels out, so the weights must keep them
             for conv in self.convs:
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # type: ignore[arg-type]
@@ -130,11 +122,7 @@ class StridedConvs(nn.Module):
             outputs = norm.channels_first(outputs, lengths)
         elif norm is not None:
             outputs = norm(outputs.transpose(1, 2), lengths).transpose(1, 2)
-        outputs = self.activation(outputs)
-        if self.skip and index > 0:
-            thinned = values[..., :: self.geometries[index].stride][..., : outputs.shape[2]]
-            outputs = (outputs + thinned) * self.scale
-        return outputs
+        return self.activation(outputs)  # type: ignore[no-any-return]
 
     def compressed(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """log(1 + |x|), where that is asked for."""
