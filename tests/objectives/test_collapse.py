@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sonorant.core.types import Features
+from sonorant.core.types import Features, Loss
 from sonorant.objectives.collapse import choice_statistics, contrast_statistics, effective_rank, frame_statistics
 
 LENGTHS = torch.tensor([50, 30, 41])
@@ -65,4 +65,5 @@ def test_frames_that_are_not_finite_have_no_figures(value: float) -> None:
 def test_choices() -> None:
     assert choice_statistics("target", torch.arange(6), 8) == pytest.approx({"target_perplexity": 6.0})
     assert choice_statistics("target", torch.zeros(0, dtype=torch.long), 8) == {}
-    assert contrast_statistics(5, 10, 101) == {"contrastive_accuracy": 0.5, "contrastive_chance": 1 / 101}
+    loss = Loss(torch.tensor(3.0), torch.tensor(10), {"correct": torch.tensor(5.0)})
+    assert contrast_statistics(loss, 101) == {"contrastive_accuracy": 0.5, "contrastive_chance": 1 / 101}

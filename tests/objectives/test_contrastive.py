@@ -71,7 +71,8 @@ def test_targets_are_made_of_frames_that_are_not_hidden() -> None:
     objective = Wav2Vec2Objective(TinyEncoder(), wav2vec2_objective(**SMALL)).eval()
     batch = batch_of(("a",))
     with torch.no_grad():
-        local, _, mask, targets, _, _ = objective._compared(batch)
+        found = objective._compared(batch)
+        local, mask, targets = found.local, found.mask, found.targets
         frames = objective.targets.norm(local.values[mask])
         assert objective.targets.quantizer is not None
         ids = objective.targets.quantizer.codebook.ids(frames)
@@ -100,7 +101,7 @@ def test_gumbel_draws_are_the_items_own() -> None:
     config = wav2vec2_objective(**SMALL, diversity_weight=0.0, target_dropout=0.0)
     objective = Wav2Vec2Objective(TinyEncoder(), config).train()
     with torch.no_grad():
-        both, alone = (objective._compared(batch_of(ids))[3].codes for ids in (("a", "b"), ("b",)))
+        both, alone = (objective._compared(batch_of(ids)).targets.codes for ids in (("a", "b"), ("b",)))
     assert both is not None
     assert alone is not None
     assert torch.equal(both[1, : alone.shape[1]], alone[0])

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sonorant.core.lengths import valid_mask
-from sonorant.core.types import Features
+from sonorant.core.types import Features, Loss
 from sonorant.nn.quantize.quantizer import code_counts, perplexity
 
 __all__ = ["answer_statistics", "choice_statistics", "contrast_statistics", "effective_rank", "frame_statistics"]
@@ -89,6 +89,7 @@ def answer_statistics(
     }
 
 
-def contrast_statistics(correct: float, count: float, num_choices: int) -> dict[str, float]:
-    """Share of right choices among `num_choices`, and what guessing would give."""
-    return {"contrastive_accuracy": correct / max(count, 1.0), "contrastive_chance": 1 / num_choices}
+def contrast_statistics(loss: Loss, num_choices: int) -> dict[str, float]:
+    """Share of right choices among `num_choices` in a contrastive loss, and what guessing would give."""
+    accuracy = float(loss.parts["correct"]) / max(float(loss.count), 1.0)
+    return {"contrastive_accuracy": accuracy, "contrastive_chance": 1 / num_choices}

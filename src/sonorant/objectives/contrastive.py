@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.config import at_least, within
@@ -130,6 +130,16 @@ class QuantizedTargets(nn.Module):
         return Targets(self.project(found.values), codes, found.penalty, found.usage)
 
 
+class _Compared(NamedTuple):
+    local: Features
+    context: Features
+    mask: Bool[Tensor, "batch frame"]
+    targets: Targets
+    logits: Float[Tensor, "batch position logit"]
+    counts: Int[Tensor, " batch"]
+    """Hidden frames of each item."""
+
+
 class Wav2Vec2Objective(nn.Module):
     """See the module's docstring.
 
@@ -154,15 +164,14 @@ class Wav2Vec2Objective(nn.Module):
         """{"model": contrastive, diversity and feature losses over hidden frames}."""
         if self.training:
             self.steps.tick()
-        local, _, _, targets, logits, counts = self._compared(batch)
-        loss = info_nce(logits, counts)
-        if targets.codes is not None:
-            loss = add_penalty(loss, "diversity", targets.penalty * loss.count)
-        chosen = torch.where(counts >= 2, counts, 0)
-        return {"model": penalised(loss, local, chosen, self.config.feature_weight)}
+        found = self._compared(batch)
+        loss = info_nce(found.logits, found.counts)
+        if found.targets.codes is not None:
+            loss = add_penalty(loss, "diversity", found.targets.penalty * loss.count)
+        chosen = torch.where(found.counts >= 2, found.counts, 0)
+        return {"model": penalised(loss, found.local, chosen, self.config.feature_weight)}
 
-    def _compared(self, batch: Batch) -> tuple[Features, Features, Tensor, Targets, Tensor, Tensor]:
-        """The front end's frames, those in context, the mask, targets, logits and hidden frames of each item."""
+    def _compared(self, batch: Batch) -> _Compared:
         seeds = seeds_of(batch, "Wav2Vec2Objective")
         local = local_features(self.encoder, batch, self.config.local_gradient)
         hidden, mask = self.hiding(self.encoder.embed(local), seeds)
@@ -170,7 +179,8 @@ class Wav2Vec2Objective(nn.Module):
         places, counts = hidden_first(mask)
         targets = self.targets(frames_at(local.values, places), counts, seeds)
         predictions = self.project(frames_at(context.values, places))
-        return local, context, mask, targets, self._logits(predictions, targets, seeds, counts), counts
+        logits = self._logits(predictions, targets, seeds, counts)
+        return _Compared(local, context, mask, targets, logits, counts)
 
     def _logits(self, predictions: Tensor, targets: Targets, seeds: Tensor, counts: Tensor) -> Tensor:
         config, (size, positions, _) = self.config, predictions.shape
@@ -194,12 +204,11 @@ class Wav2Vec2Objective(nn.Module):
 
     def diagnose(self, batch: Batch) -> dict[str, float]:
         """Spread of frames, use of codes, and how often the right frame is chosen."""
-        _, context, _, targets, logits, counts = self._compared(batch)
-        loss = info_nce(logits, counts)
-        found = contrast_statistics(float(loss.parts["correct"]), float(loss.count), logits.shape[-1])
-        if targets.perplexity is not None:
-            found["target_perplexity"] = float(targets.perplexity.min())
-        return {**frame_statistics(context), **found}
+        found = self._compared(batch)
+        statistics = contrast_statistics(info_nce(found.logits, found.counts), found.logits.shape[-1])
+        if found.targets.perplexity is not None:
+            statistics["target_perplexity"] = float(found.targets.perplexity.min())
+        return {**frame_statistics(found.context), **statistics}
 
 
 # --- published ------------------------------------------------------------------------------------------------------

@@ -202,8 +202,7 @@ class Data2VecAqc(nn.Module):
         """Spread of the student's frames, use of codes, and how often the right code is chosen."""
         views = self._views(batch)
         logits = self._contrasts(views)[0]
-        loss = info_nce(logits, views.counts)
-        found = contrast_statistics(float(loss.parts["correct"]), float(loss.count), logits.shape[-1])
+        found = contrast_statistics(info_nce(logits, views.counts), logits.shape[-1])
         assert views.clean.perplexity is not None
         return {**frame_statistics(views.context), **found, "target_perplexity": float(views.clean.perplexity.min())}
 

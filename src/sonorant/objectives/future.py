@@ -172,7 +172,7 @@ class FuturePrediction(nn.Module):
         _, targets, context, quantised = self._encoded(batch)
         logits = self._logits(batch, targets, context)
         loss = future_info_nce(logits, targets.lengths, self.config.offset)
-        found = contrast_statistics(float(loss.parts["correct"]), float(loss.count), logits.shape[-1])
+        found = contrast_statistics(loss, logits.shape[-1])
         if quantised is not None:
             found["target_perplexity"] = float(quantised.usage.min())
         return {**frame_statistics(context), **found}
