@@ -27,7 +27,7 @@ from sonorant.nn.convolution import SUBSAMPLINGS, build_subsampling
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.norm import NORMS
-from sonorant.nn.streaming import FrameBuffer, LayerCache, chunk_mask
+from sonorant.nn.streaming import FrameBuffer, LayerCache, check_chunks, chunk_mask
 from sonorant.nn.transformer import Between
 
 __all__ = [
@@ -91,12 +91,7 @@ class ConformerConfig:
         one_of("norm", self.norm, list(NORMS))
         if self.dim % self.num_heads or self.dim % 2:
             raise ConfigError(f"num_heads must divide dim, and dim be even, got {self.num_heads} and {self.dim}")
-        if self.chunk_size is not None:
-            at_least("chunk_size", self.chunk_size, 1)
-            if not self.causal:
-                raise ConfigError("chunk_size needs causal=True: a centred convolution would look beyond the chunk")
-        elif self.left_chunks is not None:
-            raise ConfigError("left_chunks is counted in chunks; give chunk_size too")
+        check_chunks(self.chunk_size, self.left_chunks, self.causal)
 
 
 class Conformer(nn.Module):

@@ -27,7 +27,7 @@ from sonorant.nn.conv_embed import ConvEmbed
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.multirate import Downsample, fit_width
-from sonorant.nn.streaming import FrameBuffer, chunk_mask
+from sonorant.nn.streaming import FrameBuffer, check_chunks, chunk_mask
 from sonorant.nn.transformer import Between
 from sonorant.nn.zipformer import BiasNorm, BlockCache, RateChange, ZipformerBlock, compact_table
 
@@ -97,18 +97,9 @@ class ZipformerConfig:
         at_least("output_factor", self.output_factor, 1)
         at_least("bypass_steps", self.bypass_steps, 1)
         within("dropout", self.dropout, 0, 0.99)
-        self._check_chunks()
-
-    def _check_chunks(self) -> None:
-        if self.chunk_size is None:
-            if self.left_chunks is not None:
-                raise ConfigError("left_chunks is counted in chunks; give chunk_size too")
-            return
-        at_least("chunk_size", self.chunk_size, 1)
-        if not self.causal:
-            raise ConfigError("chunk_size needs causal=True: a centred convolution would look beyond the chunk")
+        check_chunks(self.chunk_size, self.left_chunks, self.causal)
         for factor in (*self.factors, self.output_factor):
-            if self.chunk_size % factor:
+            if self.chunk_size is not None and self.chunk_size % factor:
                 raise ConfigError(f"chunk_size must be a multiple of every factor, got {self.chunk_size} and {factor}")
 
 

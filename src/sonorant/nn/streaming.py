@@ -11,9 +11,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sonorant.core.config import at_least
 from sonorant.core.errors import ConfigError
 
-__all__ = ["FrameBuffer", "LayerCache", "chunk_mask", "trim"]
+__all__ = ["FrameBuffer", "LayerCache", "check_chunks", "chunk_mask", "trim"]
+
+
+def check_chunks(chunk_size: int | None, left_chunks: int | None, causal: bool) -> None:
+    """Refuses a configuration that cannot stream though it speaks of chunks.
+
+    Raises:
+        ConfigError: chunks of no frames, convolutions that look ahead, or a past that is counted in chunks there are none of.
+    """
+    if chunk_size is not None:
+        at_least("chunk_size", chunk_size, 1)
+        if not causal:
+            raise ConfigError("chunk_size needs causal=True: a centred convolution would look beyond the chunk")
+    elif left_chunks is not None:
+        raise ConfigError("left_chunks is counted in chunks; give chunk_size too")
 
 
 def chunk_mask(
