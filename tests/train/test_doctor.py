@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,12 @@ def test_labels_that_the_alphabet_does_not_cover() -> None:
 
 
 def test_inspection_becomes_rare() -> None:
-    doctor = Doctor(DoctorConfig(inspect_first=2, inspect_every=0))
-    for _ in range(2):
-        doctor.inspect(batch_of(torch.randn(1, 50)))
-    doctor.inspect(batch_of(torch.zeros(1, 50)))
+    for first, seen in ((2, False), (3, True)):
+        doctor = Doctor(DoctorConfig(inspect_first=first, inspect_every=0, dead_share=0.2))
+        for _ in range(2):
+            doctor.inspect(batch_of(torch.randn(1, 50)))
+        with pytest.raises(Diagnosis) if seen else nullcontext():
+            doctor.inspect(batch_of(torch.zeros(1, 50)))
 
 
 # --- output, gradients, time ------------------------------------------------------------------------------------------
