@@ -155,8 +155,8 @@ class GeometryReport:
         names = [*(row[0] for row in self.differ), *self.missing, *self.unexpected]
         return sorted({_widest(name, self.fits) for name in names})
 
-    def message(self, where: str = "the checkpoint", limit: int = 8) -> str:
-        """The report in words: what differs, what can be kept, which option does so."""
+    def message(self, where: str = "the checkpoint", limit: int = 8, remedy: str = "") -> str:
+        """The report in words: what differs, what can be kept, which option does so, or another `remedy`."""
         total = len(self.fits) + len(self.differ) + len(self.missing)
         lines = [f"{where} does not fit this model: {len(self.fits)} of the model's {total} tensors fit."]
         rows = [f"  {name}: checkpoint {_size(old)}, model {_size(new)}" for name, old, new in self.differ]
@@ -165,7 +165,9 @@ class GeometryReport:
         lines += rows[:limit]
         if len(rows) > limit:
             lines.append(f"  … and {len(rows) - limit} more")
-        if self.fits:
+        if remedy:
+            lines.append(remedy)
+        elif self.fits:
             options = " ".join(f"--skip '{pattern}'" for pattern in self.skip_patterns())
             lines.append(f"To keep the {len(self.fits)} that fit and start the rest anew: --init-from DIR {options}")
         else:
@@ -195,8 +197,16 @@ def load_weights(
     *,
     skip: Iterable[str] = (),
     where: str = "the checkpoint",
+    remedy: str = "",
 ) -> GeometryReport:
     """Loads weights into a model, all of them but those that match a pattern in `skip` (`"head.*"`).
+
+    Args:
+        model: what takes them.
+        weights: name → tensor.
+        skip: patterns of names that are left as they are.
+        where: what the weights come from, for the message.
+        remedy: what to do if they do not fit, where it is not to skip some of them.
 
     Returns:
         The comparison, patterns left out, for the log.
@@ -212,7 +222,7 @@ def load_weights(
             tops = sorted({name.partition(".")[0] for name in own})
             raise CheckpointError(f"--skip '{pattern}' matches no tensor; the model's parts are {', '.join(tops)}")
     if not report.ok:
-        raise CheckpointError(report.message(where))
+        raise CheckpointError(report.message(where, remedy=remedy))
     model.load_state_dict({**own, **{name: weights[name] for name in report.fits}})
     return report
 

@@ -36,8 +36,8 @@ from sonorant.encoders.pickled import read_pickled
 from sonorant.encoders.spectral import FrontConfig, OnSpectrum, on_spectrum
 
 __all__ = [
-    "HUGGING_FACE", "ORIGINAL", "HuggingFaceFolder", "LoadedEncoder", "foreign_of", "load_encoder", "read_encoder",
-    "read_hugging_face", "save_pretrained",
+    "HUGGING_FACE", "MISMATCH", "ORIGINAL", "HuggingFaceFolder", "LoadedEncoder", "foreign_of", "load_encoder",
+    "read_encoder", "read_hugging_face", "save_pretrained",
 ]  # fmt: skip
 
 _KEYS = "sonorant.encoders.keys"
@@ -62,6 +62,10 @@ ORIGINAL: tuple[str, ...] = tuple(
 )
 """Modules that know files of other toolkits: `read(content, where)` gives `(configuration, Converted)`, or None if it is none
 of theirs; `front(configuration)` the `FrontConfig` of the features that it takes."""
+
+
+MISMATCH = "Its configuration and its weights are not of one model: fetch both anew, from one place"
+"""What to do where the weights are not what the configuration beside them tells of."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def read_encoder(
     told = {**told, "options": {**told["options"], **to_plain(changes)}}
     encoder: Any = described_module(told)
     with blaming(name):
-        load_weights(encoder, weights, where=str(name))
+        load_weights(encoder, weights, where=str(name), remedy=MISMATCH)
     if front and encoder.input == "features":
         encoder = _on_front(encoder, frames, str(name))
     return LoadedEncoder(encoder.eval(), found.kept, found.dropped)

@@ -19,7 +19,7 @@ from sonorant.core.errors import CheckpointError, ConfigError, blaming, unknown_
 from sonorant.encoders.checkpoint import describe_config
 from sonorant.encoders.convert import Foreign
 from sonorant.encoders.hub import CONFIG, find_folder, hub_name, read_json
-from sonorant.encoders.load import read_hugging_face
+from sonorant.encoders.load import MISMATCH, read_hugging_face
 from sonorant.encoders.spectral import on_spectrum
 from sonorant.tasks.asr.model import CtcConfig, CtcRecogniser, FeatureConfig
 from sonorant.tasks.asr.waveform import WaveformEncoderConfig
@@ -69,7 +69,7 @@ def load_foreign_recogniser(name: str | Path, revision: str | None = None) -> Ct
             f"gives {model.head.in_features}; do they belong together?"
         )
     inner = model.encoder.inner
-    load_weights(inner if frames is None else inner.encoder, found.encoder.weights, where=str(name))
+    load_weights(inner if frames is None else inner.encoder, found.encoder.weights, where=str(name), remedy=MISMATCH)
     with torch.no_grad():
         model.head.weight.copy_(weight[order])
         model.head.bias.copy_(bias[order])
