@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,22 @@ from tests.units.corpora import tone_corpus
 from torch import Tensor, nn
 
 from sonorant.benchmark.baselines import VoicedPitch
-from sonorant.benchmark.probe import ProbeConfig, _dealt, _joined, gather, probe, probe_stage, sample_cuts
+from sonorant.benchmark.probe import (
+    ProbeConfig,
+    _dealt,
+    _joined,
+    gather,
+    module_digest,
+    probe,
+    probe_stage,
+    sample_cuts,
+)
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.errors import DataError
 from sonorant.core.types import Features
 from sonorant.data.batches import BatchConfig
 from sonorant.data.corpora.corpus import Corpus
+from sonorant.encoders.catalogue import build_encoder
 from sonorant.encoders.spectral import SpectralFront, log_mel_front
 
 CONFIG = ProbeConfig(num_labelled=16, speaker_utterances=2, words=True, batches=BatchConfig(max_seconds=5))
@@ -121,3 +132,13 @@ def test_pitch_alone_tells_speakers_that_differ_in_nothing_else(tmp_path: Path) 
     assert told["speaker"]["classes"] == 8
     silent = VoicedPitch()(torch.zeros(2, 8000), torch.tensor([8000, 4000]))
     assert silent.values.tolist() == [[[0.0]], [[0.0]]]
+
+
+def test_the_same_weights_under_another_configuration_are_another_module() -> None:
+    torch.manual_seed(0)
+    whole = build_encoder("conformer_tiny")
+    causal = build_encoder("conformer_tiny", causal=True)
+    causal.load_state_dict(whole.state_dict())
+    assert module_digest(whole) == module_digest(copy.deepcopy(whole))
+    assert module_digest(whole) != module_digest(causal)
+    assert module_digest(nn.Sequential(whole)) != module_digest(nn.Sequential(causal)), "parts count too"

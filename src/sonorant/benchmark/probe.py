@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from sonorant.audio.spatial.rooms import Rooms
 from sonorant.benchmark.linear import RIDGES, LinearClassifier, fit_linear
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.alignment import first_centre, frame_labels, frames_within
-from sonorant.core.config import at_least, to_plain
+from sonorant.core.config import at_least, content_hash, to_plain
 from sonorant.core.errors import DataError
 from sonorant.core.files import atomic_write
 from sonorant.core.seed import derive
@@ -344,8 +344,15 @@ def _speaker_rows(seen: Sequence[Gathered], config: ProbeConfig) -> list[Rows]:
 
 
 def module_digest(module: nn.Module) -> str:
-    """Sixteen hexadecimal digits for a module's weights and buffers."""
+    """Sixteen hexadecimal digits for a module's weights and buffers, and for the configurations of it and its parts.
+
+    Two networks with the same weights are not the same where one looks ahead and the other does not.
+    """
     digest = hashlib.sha256(type(module).__name__.encode())
+    for name, part in module.named_modules():
+        config = getattr(part, "config", None)
+        if is_dataclass(config):
+            digest.update(f"{name}{type(part).__name__}{content_hash(config)}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
