@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from tests.contracts.objectives import batch_of
 from tests.contracts.tiny_encoder import TinyEncoder
 
@@ -66,3 +67,21 @@ def test_frames_must_be_whole_stacks_of_the_fronts() -> None:
     conformer.encoder.config = replace(conformer.encoder.config, input_frame_rate=90.0)
     with pytest.raises(ConfigError, match=r"must be whole stacks of the front's \(100 a second\)"):
         build_objective("best_rq", conformer)
+
+
+@pytest.mark.parametrize("name", ["hubert", "wav2vec2", "data2vec", "dinosr", "dino", "byol", "best_rq", "tera"])
+@pytest.mark.parametrize("train", [True, False])
+def test_a_batch_too_short_for_a_frame_asks_for_nothing(name: str, train: bool) -> None:
+    changes = {"hubert": {"num_units": 8}, "data2vec": {"top_layers": 2}, "dinosr": {"top_layers": 2}}.get(name, {})
+    spectral = OnSpectrum(on_spectrum(conformer_tiny(), dim=8, sample_rate=1000))
+    objective: Any = build_objective(name, spectral if name in ("best_rq", "tera") else TinyEncoder(), **changes)
+    units = {"units": torch.zeros(2, 0, dtype=torch.long), "units_lengths": torch.tensor([0, 0])}
+    batch = batch_of(("a", "b"))
+    short = replace(batch, waveform=batch.waveform[:, :2], lengths=torch.tensor([2, 0]), labels=units)
+    loss = objective.train(train).losses(short)["model"]
+    assert (float(loss.total.detach()), float(loss.count)) == (0, 0)
+    loss.total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in objective.parameters())
+    assert all(value.isfinite().all() for value in objective.state_dict().values())
+    with torch.no_grad():
+        objective.eval().diagnose(short)

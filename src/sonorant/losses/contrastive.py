@@ -42,7 +42,9 @@ def negatives_within(
     >>> negatives_within(torch.tensor([1]), torch.tensor([2]), 2, 3).tolist()
     [[[1, 1, 1], [0, 0, 0]]]
     """
-    drawn = integers(seeds, name, num_positions * num_negatives, high=counts - 1).view(-1, num_positions, num_negatives)
+    drawn = integers(seeds, name, num_positions * num_negatives, high=counts - 1).unflatten(
+        1, (num_positions, num_negatives)
+    )
     return _beside(drawn, torch.arange(num_positions, device=seeds.device)[None, :, None])
 
 
@@ -65,7 +67,7 @@ def negatives_across(
     # The flat index of each position, by rank of the item and then by place in it.
     flat = (order[:, None] * num_positions + places)[valid[order]]
     high = (counts.sum() - 1).expand(len(seeds))
-    drawn = integers(seeds, name, num_positions * num_negatives, high=high).view(-1, num_positions, num_negatives)
+    drawn = integers(seeds, name, num_positions * num_negatives, high=high).unflatten(1, (num_positions, num_negatives))
     others = _beside(drawn, (before[:, None] + places)[..., None])
     return flat[others.clamp(max=max(len(flat) - 1, 0))] if len(flat) else torch.zeros_like(others)
 

@@ -226,7 +226,7 @@ class MaskedPrediction(nn.Module):
         features = layers[head.layer]
         num_frames, rate = features.values.shape[1], features.frame_rate
         units, units_lengths = units_of(batch, head)
-        copies = len(mask) // len(units)
+        copies = 2 if self.config.swap else 1
         units, units_lengths = units.repeat(copies, 1), units_lengths.repeat(copies)
         ratio = head.label_rate / rate if head.label_rate else 1.0
         taken, valid = resampled_units(units, units_lengths, features.lengths, num_frames, ratio)

@@ -119,7 +119,7 @@ class BestRq(nn.Module):
         with torch.autocast(values.device.type, enabled=False):
             stacked = _stacked(values, self.factor).flatten(2)
             codes = self.quantizer.ids(stacked.flatten(0, 1))
-        return codes.view(*stacked.shape[:2], -1), clean.lengths // self.factor
+        return codes.unflatten(0, stacked.shape[:2]), clean.lengths // self.factor
 
     def diagnose(self, batch: Batch) -> dict[str, float]:
         """Spread of frames, and of codes predicted and asked for."""
