@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
-from sonorant.nn.decoder import CrossAttention, DecoderLayer, causal_mask
-from sonorant.nn.masking import attention_mask
+from sonorant.nn.decoder import CrossAttention, DecoderLayer
+from sonorant.nn.masking import attention_mask, causal_mask
 
 
 def layer(**options: int) -> DecoderLayer:

@@ -52,6 +52,21 @@ def test_packed_attention_is_the_padded_one(position: str) -> None:
         torch.testing.assert_close(found[item, :size], whole[item, :size], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pieces", [[1] * 9, [4, 2, 3], [9]])
+def test_causal_attention_sees_nothing_of_what_comes_in_steps_either(pieces: list[int]) -> None:
+    torch.manual_seed(0)
+    attention, values = Attention(8, 2, causal=True).eval(), torch.randn(1, 9, 8)
+    whole = attention(values)
+    changed = torch.cat([values[:, :5], values[:, 5:] + 1], dim=1)
+    assert torch.equal(attention(changed)[:, :5], whole[:, :5])
+    key = value = torch.zeros(1, 2, 0, 4)
+    parts = []
+    for part in values.split(pieces, dim=1):
+        seen, key, value = attention.step(part, key, value, None)
+        parts.append(seen)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_a_packed_stack_is_the_padded_one(monkeypatch: pytest.MonkeyPatch, norm_first: bool, gated: bool) -> None:

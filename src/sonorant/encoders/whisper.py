@@ -22,9 +22,9 @@ from sonorant.core.config import at_least, within
 from sonorant.core.errors import ConfigError, DataError
 from sonorant.core.lengths import Geometry, valid_mask, zero_padding
 from sonorant.core.types import Features
-from sonorant.nn.decoder import DecoderCache, DecoderLayer, causal_mask
+from sonorant.nn.decoder import DecoderCache, DecoderLayer
 from sonorant.nn.dropout import Dropout
-from sonorant.nn.masking import attention_mask
+from sonorant.nn.masking import attention_mask, causal_mask
 from sonorant.nn.packed import Layout
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
 

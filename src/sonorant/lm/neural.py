@@ -22,6 +22,7 @@ from sonorant.core.lengths import valid_mask
 from sonorant.core.types import Loss
 from sonorant.lm.text_batches import token_batch
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.masking import causal_mask
 from sonorant.nn.recurrent import Recurrent
 from sonorant.nn.transformer import TransformerLayer
 from sonorant.text.load import tokenizer_from_plain
@@ -112,8 +113,7 @@ class TransformerLm(nn.Module):
         """Logits of the token after each position; a position sees itself and what is before it. `lengths` changes
         nothing: the padding comes after everything that is read."""
         values = self.dropout(self.embedding(tokens) * self.scale)
-        size = tokens.shape[1]
-        causal = torch.ones(size, size, dtype=torch.bool, device=tokens.device).tril()[None, None]
+        causal = causal_mask(tokens.shape[1], 0, tokens.device)
         for layer in self.layers:
             values = layer(values, causal)
         return nn.functional.linear(self.norm(values), self.embedding.weight, self.bias)

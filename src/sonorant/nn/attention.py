@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.nn.dropout import dropout
-from sonorant.nn.masking import attention_mask
+from sonorant.nn.masking import attention_mask, causal_mask
 from sonorant.nn.packed import Layout
 from sonorant.nn.position import RelativeBias, ShawBias, relative_table, rotary_table, rotate
 from sonorant.nn.streaming import trim
@@ -167,16 +167,17 @@ class Attention(nn.Module):
             frames, and the keys and values to be cached: the last `left_frames` (all where None).
         """
         query, new_key, new_value = self._heads(values)
+        seen = self._seen(mask, values, key.shape[2])
         key, value = torch.cat([key, new_key], dim=2), torch.cat([value, new_value], dim=2)
-        frames = self._merge(self._attend(query, key, value, mask, None))
+        frames = self._merge(self._attend(query, key, value, seen, None))
         return frames, trim(key, left_frames, 2), trim(value, left_frames, 2)
 
-    def _seen(self, mask: Tensor | None, values: Tensor) -> Tensor | None:
-        """`mask`, and the past alone where that is all there is to see."""
+    def _seen(self, mask: Tensor | None, values: Tensor, past: int = 0) -> Tensor | None:
+        """`mask`, and what went before alone where that is all there is to see."""
         if not self.causal:
             return mask
-        past = torch.ones(1, 1, values.shape[1], values.shape[1], dtype=torch.bool, device=values.device).tril()
-        return past if mask is None else mask & past
+        before = causal_mask(values.shape[1], past, values.device)
+        return before if mask is None else mask & before
 
     def _heads(self, values: Tensor) -> tuple[Tensor, ...]:
         split = self.query_key_value(values).unflatten(-1, (3, self.num_heads, -1))

@@ -6,7 +6,6 @@ so what comes out one by one and at once is the same by construction. Read `Deco
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -14,17 +13,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.nn.attention import Attention, attend, attention_weights
 from sonorant.nn.dropout import Dropout
 
-__all__ = ["CrossAttention", "DecoderCache", "DecoderLayer", "causal_mask"]
-
-
-def causal_mask(num_tokens: int, past: int, device: torch.device | str = "cpu") -> Bool[Tensor, "1 1 token seen"]:
-    """True where a token may look: itself and what stands before it; `past` tokens stand before the first.
-
-    >>> causal_mask(2, 1)[0, 0].int().tolist()
-    [[1, 1, 0], [1, 1, 1]]
-    """
-    own = torch.arange(num_tokens, device=device)[:, None] + past
-    return (torch.arange(past + num_tokens, device=device)[None, :] <= own)[None, None]
+__all__ = ["CrossAttention", "DecoderCache", "DecoderLayer"]
 
 
 class DecoderCache(NamedTuple):
@@ -131,7 +120,7 @@ class DecoderLayer(nn.Module):
         mask: Bool[Tensor, "1 1 token seen"],
         frames_mask: Bool[Tensor, "batch 1 1 frame"] | None = None,
     ) -> tuple[Float[Tensor, "batch token dim"], DecoderCache]:
-        """Some tokens after those in the cache, and the cache with them; `mask` is that of `causal_mask`."""
+        """Some tokens after those in the cache, and the cache with them; `mask` is that of `nn.masking.causal_mask`."""
         seen, key, value = self.attention.step(self.attention_norm(values), cache.key, cache.value, None, mask)
         values = values + self.dropout(seen)
         heard = self.cross_attention(self.cross_norm(values), cache.cross_key, cache.cross_value, frames_mask)

@@ -18,8 +18,8 @@ from sonorant.core.lengths import valid_mask
 from sonorant.core.seed import normal, uniform
 
 __all__ = [
-    "MaskConfig", "MaskEmbedding", "attention_mask", "channel_mask", "frames_at", "hidden_first", "reverse_frames",
-    "span_mask",
+    "MaskConfig", "MaskEmbedding", "attention_mask", "causal_mask", "channel_mask", "frames_at", "hidden_first",
+    "reverse_frames", "span_mask",
 ]  # fmt: skip
 
 Style = Literal["share", "bernoulli"]
@@ -42,6 +42,16 @@ def attention_mask(
         return keys
     itself = torch.eye(num_frames, dtype=torch.bool, device=lengths.device)
     return (keys & window) | itself
+
+
+def causal_mask(num_tokens: int, past: int, device: torch.device | str = "cpu") -> Bool[Tensor, "1 1 token seen"]:
+    """True where a token may look: itself and what stands before it; `past` tokens stand before the first.
+
+    >>> causal_mask(2, 1)[0, 0].int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
+    """
+    own = torch.arange(num_tokens, device=device)[:, None] + past
+    return (torch.arange(past + num_tokens, device=device)[None, :] <= own)[None, None]
 
 
 def reverse_frames(values: Shaped[Tensor, "batch frame *rest"], lengths: Int[Tensor, " batch"]) -> Tensor:
