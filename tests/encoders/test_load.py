@@ -280,8 +280,9 @@ def test_a_name_is_looked_for_in_the_cache_and_without_a_network_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    constants, errors = (pytest.importorskip(f"huggingface_hub.{name}") for name in ("constants", "errors"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     place = tmp_path / "models--someone--tiny"
     commit = "0123456789abcdef0123456789abcdef01234567"
     (place / "refs").mkdir(parents=True)
@@ -293,7 +294,7 @@ def test_a_name_is_looked_for_in_the_cache_and_without_a_network_that_is_said(
 
     def unreachable(*args: Any, **options: Any) -> Any:
         if options.get("local_files_only"):
-            raise hub.errors.LocalEntryNotFoundError("nothing in the cache")
+            raise errors.LocalEntryNotFoundError("nothing in the cache")
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(hub, "snapshot_download", unreachable)

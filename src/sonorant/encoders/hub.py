@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from jaxtyping import Shaped
@@ -84,8 +85,9 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
                 return folder
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        why = shorten(first, 200, placeholder=" …").rstrip(".")
         raise CheckpointError(
-            f"'{name}' is neither a folder here nor in the hub's cache, and the hub did not give it: {first[:200]}. Without "
+            f"'{name}' is neither a folder here nor in the hub's cache, and the hub did not give it: {why}. Without "
             "a network, copy the model's folder here and give its path"
         ) from None
     raise CheckpointError(f"'{name}' on the hub holds no weights that can be read (safetensors or pytorch_model.bin)")

@@ -93,8 +93,8 @@ def load_encoder(
 
     Args:
         name: a folder that `save_pretrained` or a pre-training wrote; a folder of transformers; a file of fairseq, WavLM,
-            UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio or s3prl; or a name on the hub (extra `hub`), which is looked
-            for in its cache first.
+            UniSpeech-SAT, Whisper, BEATs, Dasheng, Audio-MAE, CPC_audio or s3prl; or a name on the hub (extra `hub`), which
+            is looked for in its cache first.
         layers: only so many of the first layers.
         revision: branch, tag or commit on the hub.
         device: where it goes.
@@ -219,7 +219,7 @@ def _original(file: Path) -> tuple[dict[str, Any], Converted, FrontConfig | None
                 config = described_config(describe_config(found[0]))
                 return describe_config(config), found[1], module.front(config)
     keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
-    known = "fairseq, WavLM, UniSpeech-SAT, Whisper, BEATs, Dasheng, CPC_audio, s3prl"
+    known = "fairseq, WavLM, UniSpeech-SAT, Whisper, BEATs, Dasheng, Audio-MAE, CPC_audio, s3prl"
     raise CheckpointError(f"{file} is of no toolkit that is known here ({known}); it holds {keys}")
 
 
