@@ -1,3 +1,5 @@
+"""Spectral fronts as encoders without layers, encoders of features on top of them, and their checkpoints."""
+
 from pathlib import Path
 
 import pytest
