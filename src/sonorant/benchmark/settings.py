@@ -13,14 +13,19 @@ from sonorant.benchmark.protocol import TINY_CORPUS, TOY_CORPUS, ProtocolConfig,
 from sonorant.benchmark.study import StudyConfig
 from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig, conformer_small
+from sonorant.encoders.cpc import Wav2VecConfig, vq_wav2vec
 from sonorant.encoders.spectral import log_mel_front
 from sonorant.encoders.tera import TeraConfig, tera
+from sonorant.nn.masking import MaskConfig
+from sonorant.objectives.contrastive import Wav2Vec2Config, wav2vec2_objective
+from sonorant.objectives.future import FutureConfig, vq_wav2vec_objective
+from sonorant.objectives.self_distillation import Data2VecConfig, DinoSrConfig
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 
 __all__ = [
-    "hubert_training", "learners_study", "tiny_network", "tiny_study", "tiny_transformer", "toy_network", "toy_study",
-    "toy_transformer",
+    "TOY_MASK", "hubert_training", "learners_study", "tiny_network", "tiny_study", "tiny_transformer", "toy_data2vec",
+    "toy_dinosr", "toy_network", "toy_study", "toy_transformer", "toy_vq_wav2vec", "toy_wav2vec2",
 ]  # fmt: skip
 
 
@@ -73,6 +78,41 @@ def toy_network(**changes: Any) -> ConformerConfig:
 def tiny_network(**changes: Any) -> ConformerConfig:
     """Two very narrow blocks."""
     return toy_network(**{"dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "kernel_size": 5, **changes})
+
+
+TOY_MASK = MaskConfig(prob=0.65, span=5)
+"""Of frames of 40 ms: spans of 200 ms, as wav2vec 2.0 and HuBERT hide."""
+
+
+def toy_wav2vec2() -> Wav2Vec2Config:
+    """wav2vec 2.0's contrasts with few, small codes, whose draws cool within the toy's steps."""
+    return wav2vec2_objective(
+        mask=TOY_MASK, codebook_size=40, code_dim=64, dim=64, num_negatives=50, feature_weight=0.0, gumbel_decay=0.998
+    )
+
+
+def toy_data2vec() -> Data2VecConfig:
+    """data2vec with a teacher that follows faster, as the toy's steps are few."""
+    return Data2VecConfig(mask=TOY_MASK, top_layers=3, **TOY_TEACHER)
+
+
+def toy_dinosr() -> DinoSrConfig:
+    """DinoSR with such a teacher and few codes."""
+    return DinoSrConfig(mask=TOY_MASK, top_layers=3, codebook_size=128, **TOY_TEACHER)
+
+
+TOY_TEACHER: dict[str, Any] = {"decay_start": 0.99, "decay_end": 0.999, "decay_steps": 500}
+
+
+def toy_vq_wav2vec() -> tuple[Wav2VecConfig, FutureConfig]:
+    """vq-wav2vec at 25 frames a second, and its objective."""
+    size = {"dim": 96, "kernels": (10, 8, 8, 4, 4, 1), "strides": (10, 4, 4, 2, 2, 1), "context_kernels": (2, 3, 4, 5)}
+    # One of eleven frames is right, and unused codes cost something: without that, hundreds of steps stay at chance.
+    objective = vq_wav2vec_objective(
+        num_steps=4, offset=1, loss="nce", codebook_size=40, share_entries=False, gumbel_decay=0.997,
+        diversity_weight=0.1,
+    )  # fmt: skip
+    return vq_wav2vec(**size), objective
 
 
 def toy_transformer(**changes: Any) -> TeraConfig:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.codes import shuffled_codes
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.settings import tiny_study, tiny_transformer, toy_study, toy_transformer
+from sonorant.benchmark.settings import tiny_study, tiny_transformer, toy_study, toy_transformer, toy_vq_wav2vec
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
@@ -70,7 +70,7 @@ def paper() -> Config:
 
 def toy() -> Config:
     """Some three minutes of codes and two an arm on two cores, an hour of the built-in corpus; 25 frames a second."""
-    size = {"dim": 96, "kernels": (10, 8, 8, 4, 4, 1), "strides": (10, 4, 4, 2, 2, 1), "context_kernels": (2, 3, 4, 5)}
+    wav2vec, quantising = toy_vq_wav2vec()
     mask = MaskConfig(prob=0.5, span=5)
     return Config(
         study=toy_study(),
@@ -79,16 +79,8 @@ def toy() -> Config:
         continuous=continuous_bert_objective(mask=mask, dim=64, num_negatives=50),
         cepstra=mfcc_front(25),
         num_clusters=500,
-        wav2vec=vq_wav2vec(**size),
-        quantising=vq_wav2vec_objective(
-            num_steps=4,
-            offset=1,
-            loss="nce",
-            codebook_size=40,
-            share_entries=False,
-            gumbel_decay=0.997,
-            diversity_weight=0.1,
-        ),
+        wav2vec=wav2vec,
+        quantising=quantising,
         wav2vec_training=toy_study(steps=500).training,
     )
 

@@ -12,17 +12,14 @@ from sonorant.audio.augment.catalogue import build_augmentation
 from sonorant.audio.augment.chain import Chain
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.settings import tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import tiny_network, tiny_study, toy_data2vec, toy_network, toy_study, toy_wav2vec2
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, data2vec_audio_base
-from sonorant.nn.masking import MaskConfig
-from sonorant.objectives.contrastive import wav2vec2_objective
 from sonorant.objectives.data2vec_aqc import Data2VecAqcConfig
-from sonorant.objectives.self_distillation import Data2VecConfig
 from sonorant.train.config import TrainConfig
 from sonorant.train.optim import OptimConfig
 
@@ -66,12 +63,7 @@ def paper() -> Config:
 
 def toy() -> Config:
     """Two or three minutes an arm on two cores, an hour of the built-in corpus."""
-    mask = MaskConfig(prob=0.65, span=5)
-    regression = Data2VecConfig(mask=mask, top_layers=3, decay_start=0.99, decay_end=0.999, decay_steps=500)
-    contrast = wav2vec2_objective(
-        mask=mask, codebook_size=40, code_dim=64, dim=64, num_negatives=50, feature_weight=0.0, gumbel_decay=0.998
-    )
-    objective = Data2VecAqcConfig(regression=regression, contrast=contrast, cluster_factor=8)
+    objective = Data2VecAqcConfig(regression=toy_data2vec(), contrast=toy_wav2vec2(), cluster_factor=8)
     return Config(study=toy_study(), encoder=toy_network(), objective=objective)
 
 

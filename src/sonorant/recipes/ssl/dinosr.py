@@ -7,7 +7,7 @@ teacher's frames, and the student, from which frames are hidden, says the codes 
 from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.settings import hubert_training, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import hubert_training, tiny_network, tiny_study, toy_dinosr, toy_network, toy_study
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
@@ -15,7 +15,6 @@ from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, dinosr_base
-from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.self_distillation import DinoSrConfig
 
 CARD = Card(
@@ -54,11 +53,7 @@ def paper() -> Config:
 
 def toy() -> Config:
     """Two minutes on two cores, an hour of the built-in corpus."""
-    objective = DinoSrConfig(
-        mask=MaskConfig(prob=0.65, span=5), top_layers=3, codebook_size=128, decay_start=0.99, decay_end=0.999,
-        decay_steps=500,
-    )  # fmt: skip
-    return Config(study=toy_study(), encoder=toy_network(), objective=objective, targets=mfcc_front(25), layer=3)
+    return Config(study=toy_study(), encoder=toy_network(), objective=toy_dinosr(), targets=mfcc_front(25), layer=3)
 
 
 def tiny() -> Config:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.settings import hubert_training, tiny_study, toy_study
+from sonorant.benchmark.settings import TOY_MASK, hubert_training, tiny_study, toy_study
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
@@ -64,7 +64,7 @@ def toy() -> Config:
         study=toy_study(frame_rate=100, steps=800),
         encoder=fast_hubert_base(local_dim=160, position_kernel=32, **size, **still),
         objective=MaskedPredictionConfig(
-            mask=MaskConfig(prob=0.65, span=5), heads=heads, feature_weight=0.0, local_gradient=1.0, unmasked_weight=0.5
+            mask=TOY_MASK, heads=heads, feature_weight=0.0, local_gradient=1.0, unmasked_weight=0.5
         ),
         waveform=hubert_base(conv_layers=convs, attention_dropout=0.05, position_kernel=64, **size, **still),
         # No small gradient for the front end: it is as new as the rest, and the training short.

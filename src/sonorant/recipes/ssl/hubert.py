@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.settings import (
+    TOY_MASK,
     hubert_training,
     learners_study,
     tiny_network,
@@ -24,7 +25,6 @@ from sonorant.core.types import Score
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
-from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig
 from sonorant.units.store import UnitStore
 
@@ -83,7 +83,7 @@ def toy() -> Config:
         targets=mfcc_front(25),
         # Spans of ten frames of 40 ms would hide whole words. Frames that are seen are asked for too (α of equation 2 is
         # 2/3): an hour of speech is little, and naming what one hears comes before guessing what one does not.
-        objective=MaskedPredictionConfig(mask=MaskConfig(prob=0.65, span=5), feature_weight=0.0, unmasked_weight=0.5),
+        objective=MaskedPredictionConfig(mask=TOY_MASK, feature_weight=0.0, unmasked_weight=0.5),
         rounds=(Round(), Round(layer=3)),
     )
 

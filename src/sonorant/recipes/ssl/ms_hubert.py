@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sonorant.benchmark.claims import Card, Claim
-from sonorant.benchmark.settings import hubert_training, tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import TOY_MASK, hubert_training, tiny_network, tiny_study, toy_network, toy_study
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.spectral import FrontConfig, mfcc_front
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, hubert_base
-from sonorant.nn.masking import MaskConfig
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig, hubert_objective, ms_hubert_objective
 from sonorant.units.store import UnitStore
 
@@ -59,7 +58,7 @@ def toy() -> Config:
         num_units=(100, 50, 25),
         layers=(4, 3, 2),
         swap=(1, 2, 3),
-        mask=MaskConfig(prob=0.65, span=5),
+        mask=TOY_MASK,
         unmasked_weight=0.5,
         feature_weight=0.0,
     )

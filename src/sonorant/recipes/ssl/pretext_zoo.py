@@ -17,7 +17,16 @@ from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
 from sonorant.benchmark.probe import ProbeConfig
 from sonorant.benchmark.protocol import ProtocolConfig, toy_protocol
-from sonorant.benchmark.settings import tiny_network, tiny_study, toy_network, toy_study
+from sonorant.benchmark.settings import (
+    TOY_MASK,
+    tiny_network,
+    tiny_study,
+    toy_data2vec,
+    toy_dinosr,
+    toy_network,
+    toy_study,
+    toy_wav2vec2,
+)
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
@@ -25,8 +34,7 @@ from sonorant.data.batches import BatchConfig
 from sonorant.encoders.conformer import ConformerConfig, conformer_small
 from sonorant.encoders.spectral import FrontConfig, log_mel_front, mfcc_front
 from sonorant.nn.alteration import Alteration
-from sonorant.nn.masking import MaskConfig
-from sonorant.objectives.contrastive import Wav2Vec2Config, wav2vec2_objective
+from sonorant.objectives.contrastive import Wav2Vec2Config
 from sonorant.objectives.future import FutureConfig, cpc_objective
 from sonorant.objectives.masked_prediction import MaskedPredictionConfig, hubert_objective
 from sonorant.objectives.random_projection import BestRqConfig, best_rq_objective
@@ -48,8 +56,6 @@ FAMILIES = {
 }
 FORWARD = ("apc", "cpc")
 
-MASK = MaskConfig(prob=0.65, span=5)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -69,27 +75,17 @@ class Config:
     """Altered frames, bands and magnitudes as they were."""
     cpc: FutureConfig = field(default_factory=lambda: cpc_objective(num_steps=6))
     """Frames to come among others."""
-    wav2vec2: Wav2Vec2Config = field(
-        default_factory=lambda: wav2vec2_objective(
-            mask=MASK, codebook_size=40, code_dim=64, dim=64, num_negatives=50, feature_weight=0.0, gumbel_decay=0.998
-        )
-    )
+    wav2vec2: Wav2Vec2Config = field(default_factory=toy_wav2vec2)
     """Codes of hidden frames among others."""
-    hubert: MaskedPredictionConfig = field(default_factory=lambda: hubert_objective(100, mask=MASK, feature_weight=0.0))
+    hubert: MaskedPredictionConfig = field(
+        default_factory=lambda: hubert_objective(100, mask=TOY_MASK, feature_weight=0.0)
+    )
     """Clusters of hidden frames."""
-    best_rq: BestRqConfig = field(default_factory=lambda: best_rq_objective(mask=MASK, codebook_size=512))
+    best_rq: BestRqConfig = field(default_factory=lambda: best_rq_objective(mask=TOY_MASK, codebook_size=512))
     """Random codes of hidden frames."""
-    data2vec: Data2VecConfig = field(
-        default_factory=lambda: Data2VecConfig(
-            mask=MASK, top_layers=3, decay_start=0.99, decay_end=0.999, decay_steps=500
-        )
-    )
+    data2vec: Data2VecConfig = field(default_factory=toy_data2vec)
     """A teacher's layers at hidden frames."""
-    dinosr: DinoSrConfig = field(
-        default_factory=lambda: DinoSrConfig(
-            mask=MASK, top_layers=3, codebook_size=128, decay_start=0.99, decay_end=0.999, decay_steps=500
-        )
-    )
+    dinosr: DinoSrConfig = field(default_factory=toy_dinosr)
     """Codes of a teacher's layers at hidden frames."""
     targets: FrontConfig = field(default_factory=lambda: mfcc_front(25))
     """Frames whose clusters are HuBERT's units."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from sonorant.benchmark.claims import Card, Claim
 from sonorant.benchmark.pretraining import PretrainConfig
-from sonorant.benchmark.settings import tiny_study, tiny_transformer, toy_study, toy_transformer
+from sonorant.benchmark.settings import tiny_study, tiny_transformer, toy_study, toy_transformer, toy_vq_wav2vec
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
@@ -74,20 +74,10 @@ def paper() -> Config:
 
 def toy() -> Config:
     """Some three minutes of codes each and two of BERT on two cores, an hour of the built-in corpus; 25 frames a second."""
-    size = {"dim": 96, "kernels": (10, 8, 8, 4, 4, 1), "strides": (10, 4, 4, 2, 2, 1), "context_kernels": (2, 3, 4, 5)}
-    # One of eleven frames is right, and unused codes cost something: without that, hundreds of steps stay at chance.
-    objective = vq_wav2vec_objective(
-        num_steps=4,
-        offset=1,
-        loss="nce",
-        codebook_size=40,
-        share_entries=False,
-        gumbel_decay=0.997,
-        diversity_weight=0.1,
-    )
+    encoder, objective = toy_vq_wav2vec()
     return Config(
         study=toy_study(steps=500),
-        encoder=vq_wav2vec(**size),
+        encoder=encoder,
         objective=objective,
         targets=mfcc_front(25),
         bert=toy_transformer(input_dim=160),

@@ -15,13 +15,13 @@ from sonorant.benchmark.settings import (
     tiny_study,
     toy_network,
     toy_study,
+    toy_wav2vec2,
 )
 from sonorant.benchmark.study import Study, StudyConfig
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.types import Score
 from sonorant.encoders.conformer import ConformerConfig
 from sonorant.encoders.wav2vec2 import Wav2Vec2Config, wav2vec2_base
-from sonorant.nn.masking import MaskConfig
 from sonorant.objectives import contrastive
 
 CARD = Card(
@@ -52,11 +52,7 @@ def paper() -> Config:
 
 def toy() -> Config:
     """Two minutes on two cores, an hour of the built-in corpus."""
-    objective = contrastive.wav2vec2_objective(
-        mask=MaskConfig(prob=0.65, span=5), codebook_size=40, code_dim=64, dim=64, num_negatives=50, feature_weight=0.0,
-        gumbel_decay=0.998,
-    )  # fmt: skip
-    return Config(study=toy_study(), encoder=toy_network(), objective=objective)
+    return Config(study=toy_study(), encoder=toy_network(), objective=toy_wav2vec2())
 
 
 def speechocean762() -> Config:
