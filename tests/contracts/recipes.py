@@ -1,12 +1,14 @@
 """The contract of a recipe: `check_recipe(name, folder)` runs it tiny and asks what every recipe must keep."""
 
 import re
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from sonorant.benchmark.workspace import Workspace
 from sonorant.core.config import describe, from_plain, to_plain
+from sonorant.core.errors import ConfigError
 from sonorant.core.types import Score
+from sonorant.encoders.checkpoint import describe_config, described_module
 from sonorant.recipes.catalogue import load_recipe, preset
 
 __all__ = ["check_recipe"]
@@ -53,5 +55,18 @@ def _check_configs(recipe: object) -> None:
     for name in recipe.PRESETS:  # type: ignore[attr-defined]
         config = preset(recipe, name)  # type: ignore[arg-type]
         assert from_plain(type(config), to_plain(config)) == config, f"preset {name} does not survive a YAML file"
+        if name != "paper":  # published sizes take seconds each
+            _build_encoders(config, f"preset {name}")
         missing = [field.name for field in describe(config) if not field.doc]
         assert not missing, f"fields without a line beneath them: {missing}"
+
+
+def _build_encoders(config: object, where: str) -> None:
+    """Every network that a preset names can be made: a size that fits no other shows only when it is built."""
+    for field in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if type(value).__module__.startswith("sonorant.encoders."):
+            try:
+                described_module(describe_config(value))
+            except ConfigError as error:
+                raise AssertionError(f"{where}, {field.name}: {error}") from None

@@ -67,7 +67,7 @@ def toy() -> Config:
     study = toy_study(frame_rate=50, steps=800)
     return Config(
         study=study,
-        encoder=npc(dim=160, num_blocks=3, kernel_size=9, mask_size=3),
+        encoder=npc(dim=160, num_blocks=3, kernel_size=11, mask_size=3),
         objective=npc_objective(num_codes=64, num_groups=4),
         recurrent=apc(dim=160, num_layers=3),
         apc=apc_objective(shift=2),
