@@ -107,6 +107,11 @@ def test_the_authors_weights() -> None:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in back.items())
 
 
+def test_a_batch_of_no_items() -> None:
+    encoder = build(dasheng_tiny()).eval()
+    assert encoder(torch.zeros(0, 1100, 64), torch.zeros(0, dtype=torch.long)).values.shape == (0, 275, 64)
+
+
 def test_configuration_is_checked() -> None:
     with pytest.raises(ConfigError, match="pooling='token'"):
         read_dasheng({"pooling": "token"})

@@ -74,3 +74,10 @@ def test_the_group_norm_over_padding_depends_on_the_padding_and_only_there() -> 
         torch.testing.assert_close(exact(waveform, lengths).values[:, : alone.shape[1]], alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(leaking(waveform[:, :4000], lengths).values, alone)
         assert (leaking(waveform, lengths).values[:, : alone.shape[1]] - alone).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["wav2vec2_tiny", "data2vec_audio_base", "wavlm_base"])
+def test_a_batch_of_no_items(name: str) -> None:
+    encoder = build_encoder(name, **CASES[name]).eval()
+    layers = encoder(torch.zeros(0, 8000), torch.zeros(0, dtype=torch.long), layers=True)
+    assert [layer.values.shape for layer in layers] == [(0, 24, encoder.dim)] * 3

@@ -257,7 +257,9 @@ class PatchEncoder(nn.Module):
         batch, num_columns = like.values.shape[:2]
         if not self.config.cut_long:
             return columns
-        values = columns.values.reshape(batch, -1, columns.values.shape[-1])[:, :num_columns]
+        size = columns.values.shape[1]
+        count = (num_columns + size - 1) // size  # told, for a batch of no items does not tell it
+        values = columns.values.reshape(batch, count * size, columns.values.shape[2])[:, :num_columns]
         return Features(values, like.lengths, columns.frame_rate)
 
 

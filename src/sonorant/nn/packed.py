@@ -93,7 +93,7 @@ def pack(features: Features, packed: bool | None = None) -> tuple[Tensor, Layout
 
     Args:
         features: padded; what stands in the padding does not matter.
-        packed: force one layout or the other; None packs on a CPU, outside of export and compilation.
+        packed: force one layout or the other; None packs what items there are on a CPU, outside of export and compilation.
 
     >>> values, layout = pack(Features(torch.ones(2, 3, 4), torch.tensor([3, 1]), 50.0), packed=True)
     >>> values.shape, layout.padded(values)[:, :, 0].tolist()
@@ -101,7 +101,7 @@ def pack(features: Features, packed: bool | None = None) -> tuple[Tensor, Layout
     """
     values, lengths = features.values, features.lengths
     if packed is None:
-        packed = values.device.type == "cpu" and not torch.compiler.is_compiling()
+        packed = values.device.type == "cpu" and not torch.compiler.is_compiling() and len(lengths) > 0
     if not packed:
         layout = Layout(lengths, values.shape[1])
         return layout.pack(values), layout

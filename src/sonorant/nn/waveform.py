@@ -194,7 +194,7 @@ class WaveformConvs(nn.Module):
     ) -> tuple[Float[Tensor, "batch frame dim"], Int[Tensor, " batch"]]:
         """Frames, zero in the padding, and their number for each item."""
         frames = self.output_lengths(lengths)
-        if waveform.device.type != "cpu" or torch.compiler.is_compiling():
+        if waveform.device.type != "cpu" or torch.compiler.is_compiling() or not len(lengths):
             return self._padded(waveform, lengths, frames), frames
         return self._by_item(waveform, lengths, frames), frames
 
