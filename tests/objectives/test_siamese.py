@@ -65,6 +65,16 @@ def test_the_centre_follows_the_teacher_in_training_only() -> None:
     torch.testing.assert_close(objective.center, 0.25 * valid.mean(0))
 
 
+def test_a_sample_that_is_not_finite_leaves_nothing_in_the_centre() -> None:
+    torch.manual_seed(0)
+    objective = Dino(TinyEncoder(), DinoConfig(**DINO)).train()
+    batch = batch_of(("a", "b"))
+    waveform = batch.waveform.clone()
+    waveform[0, 0] = torch.nan
+    objective.losses(replace(batch, waveform=waveform))
+    assert objective.center.isfinite().all()
+
+
 def test_an_augmentation_that_changes_lengths_is_refused() -> None:
     def shorter(batch: Batch) -> Batch:
         return replace(batch, lengths=batch.lengths - 100)

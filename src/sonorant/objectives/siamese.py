@@ -236,6 +236,8 @@ class Dino(nn.Module):
 
     @torch.no_grad()
     def _move_center(self, targets: Float[Tensor, "target code"]) -> None:
+        # What is not finite would stay in the average for good, though the step itself is left out.
+        targets = targets[targets.isfinite().all(dim=1)]
         total = torch.cat([targets.sum(dim=0), targets.new_tensor([float(len(targets))])])
         sum_over_processes(total)
         self.center.lerp_(total[:-1] / total[-1].clamp(min=1), 1 - self.config.center_decay)

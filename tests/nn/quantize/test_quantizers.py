@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +83,23 @@ def test_gradient_learning_finds_what_averages_find() -> None:
         codebook(frames, seeds(len(frames))).penalty.backward()
         optimizer.step()
     assert error(codebook, frames) < 0.7 * before
+
+
+@pytest.mark.parametrize("make", [VectorCodebook, OnlineCodebook])
+def test_a_frame_that_is_not_finite_leaves_nothing_in_the_averages(make: Any) -> None:
+    """The step that it spoils is left out; averages would keep it, and a codebook of NaN gives finite losses."""
+    torch.manual_seed(0)
+    clean, spoilt = make(12, 8), make(12, 8)
+    spoilt.load_state_dict(clean.state_dict())
+    frames = speechlike()[:40]
+    bad = torch.cat([frames, torch.full((1, 12), torch.nan), torch.full((1, 12), torch.inf)])
+    options = {"dead_below": 1.0} if make is VectorCodebook else {}
+    for codebook, seen in ((clean, frames), (spoilt, bad)):
+        for name, value in options.items():
+            setattr(codebook, name, value)
+        codebook.train()(seen, seeds(len(seen)))
+    for name, value in clean.state_dict().items():
+        torch.testing.assert_close(spoilt.state_dict()[name], value, msg=name)
 
 
 def test_the_online_codebook_follows_its_frames() -> None:

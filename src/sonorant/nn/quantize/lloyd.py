@@ -31,6 +31,12 @@ def sum_over_processes(*tensors: Tensor) -> None:
             torch.distributed.all_reduce(tensor)
 
 
+def finite_rows(values: Float[Tensor, "n dim"], ids: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """The frames in which every number is finite, with their ids: anything else would stay in a moving average for good."""
+    finite = values.isfinite().all(dim=1)
+    return (values, ids) if bool(finite.all()) else (values[finite], ids[finite])
+
+
 def cluster_sums(values: Float[Tensor, "n dim"], ids: Int[Tensor, " n"], sums: Float[Tensor, "cluster dim"]) -> None:
     """Adds each frame to the sum of its cluster, in place, the same on every run.
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.config import at_least, within
-from sonorant.nn.quantize.lloyd import cluster_sums, sum_over_processes
+from sonorant.nn.quantize.lloyd import cluster_sums, finite_rows, sum_over_processes
 from sonorant.nn.quantize.nearest import Nearest
 from sonorant.nn.quantize.quantizer import FrameCodes, FrameSeeds, code_counts
 
@@ -60,6 +60,7 @@ class OnlineCodebook(nn.Module):
         return self.weight[ids[:, 0]]
 
     def _update(self, frames: Tensor, ids: Tensor) -> None:
+        frames, ids = finite_rows(frames, ids)
         sums, counts = torch.zeros_like(self.sums), code_counts(ids, len(self.counts))
         cluster_sums(frames, ids, sums)
         sum_over_processes(sums, counts)

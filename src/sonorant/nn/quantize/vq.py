@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import DataError
 from sonorant.nn.quantize.kmeans import KMeans, Metric, fit_kmeans
-from sonorant.nn.quantize.lloyd import cluster_sums, is_distributed, sum_over_processes
+from sonorant.nn.quantize.lloyd import cluster_sums, finite_rows, is_distributed, sum_over_processes
 from sonorant.nn.quantize.nearest import Nearest
 from sonorant.nn.quantize.quantizer import FrameCodes, FrameSeeds, code_counts, mean_square, straight_through
 
@@ -112,8 +112,9 @@ class VectorCodebook(nn.Module):
     @torch.no_grad()
     def _update(self, frames: Tensor, ids: Tensor, seeds: FrameSeeds) -> None:
         """Appendix A.1 of arXiv:1711.00937; counts are smoothed, so that a rare vector does not fly off."""
+        usable, ids = finite_rows(frames, ids)
         counts, sums = code_counts(ids, len(self.counts)), torch.zeros_like(self.sums)
-        cluster_sums(frames, ids, sums)
+        cluster_sums(usable, ids, sums)
         sum_over_processes(counts, sums)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
@@ -128,7 +129,8 @@ class VectorCodebook(nn.Module):
         dead = (self.counts < self.dead_below).nonzero()[:, 0]
         if not len(dead):
             return
-        chosen = frames[seeds.frame.argsort()[: len(dead)]]
+        order = seeds.frame.argsort()
+        chosen = frames[order[frames.isfinite().all(dim=1)[order]][: len(dead)]]
         # All processes must hold the same vectors: the first one's frames are taken, as many as it has.
         given = torch.tensor(len(chosen), device=frames.device)
         rows = frames.new_zeros(len(dead), self.dim)
