@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from harness import Pair, interleaved, peak_memory_mb, report, seconds, table
+from harness import Pair, interleaved, peak_of, report, seconds, table
 from torch import Tensor, nn
 
 from sonorant.encoders.load import load_encoder
@@ -127,13 +127,8 @@ def _peak(side: str, threads: int, queue: Any) -> None:
     torch.set_num_threads(threads)
     model: Any = own_model() if side == "ours" else peer_model().eval()
     _, batch, sizes, mask = audio(SECONDS)
-    before = peak_memory_mb()
     with torch.no_grad():
-        if side == "ours":
-            model(batch, sizes)
-        else:
-            model(batch, attention_mask=mask)
-    queue.put(peak_memory_mb() - before)
+        queue.put(peak_of(lambda: model(batch, sizes) if side == "ours" else model(batch, attention_mask=mask)))
 
 
 def own_model() -> Any:
