@@ -247,7 +247,10 @@ def _numbers(labels: Sequence[str], classes: Mapping[str, int]) -> Tensor:
 def _tested(fitted: _Fitted, test: Rows, name: str) -> Score:
     """Accuracy on the test part, with an interval over utterances."""
     if not test.labels:
-        raise DataError(f"{name}: the test part holds nothing to score")
+        raise DataError(
+            f"{name}: the test part holds nothing to score; take more utterances of it (num_test), or fewer of each speaker "
+            "(speaker_utterances)"
+        )
     answers = fitted.model.predict(test.stacked()[fitted.layer])
     right = (answers == _numbers(test.labels, fitted.classes)).numpy()
     order = {item: i for i, item in enumerate(dict.fromkeys(test.items))}
