@@ -5,28 +5,34 @@ import torch
 from torch import nn
 
 from sonorant.core.errors import ConfigError
-from sonorant.nn.waveform import WaveformConvs, strided_conv, tap_matrices, window_statistics
+from sonorant.nn.waveform import WaveformConvs, strided_conv, tap_matrix, window_statistics
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # two products, and one by oneDNN
 @pytest.mark.parametrize("kernel,stride", [(3, 2), (2, 2), (1, 1), (4, 2), (5, 3), (3, 1), (10, 5), (7, 2)])
-def test_strided_conv_is_a_convolution(kernel: int, stride: int) -> None:
+def test_strided_conv_is_a_convolution(kernel: int, stride: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    frames = torch.randn(41, 6, dtype=torch.double, requires_grad=True)
-    weight = torch.randn(5, 6, kernel, dtype=torch.double, requires_grad=True)
-    out = strided_conv(frames, tap_matrices(weight, stride), stride)
-    expected = nn.functional.conv1d(frames.t()[None], weight, stride=stride)[0].t()
-    torch.testing.assert_close(out, expected)
+    frames = torch.randn(41, 6, dtype=dtype, requires_grad=True)
+    weight, bias = (torch.randn(*size, dtype=dtype, requires_grad=True) for size in ((5, 6, kernel), (5,)))
+    out = strided_conv(frames, tap_matrix(weight), stride, bias, "gelu")
+    expected = nn.functional.gelu(nn.functional.conv1d(frames.t()[None], weight, bias, stride=stride)[0].t())
+    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 1e-10, "rtol": 1e-10}
+    torch.testing.assert_close(out, expected, **tolerance)
     away = torch.randn_like(out)
-    own = torch.autograd.grad((out * away).sum(), [frames, weight])
-    theirs = torch.autograd.grad((expected * away).sum(), [frames, weight])
+    own = torch.autograd.grad((out * away).sum(), [frames, weight, bias])
+    theirs = torch.autograd.grad((expected * away).sum(), [frames, weight, bias])
     for one, other in zip(own, theirs, strict=True):
-        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one, other, **tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            strided_conv(frames, tap_matrix(weight), stride, bias, "gelu"), expected, **tolerance
+        )
 
 
 def test_strided_conv_of_a_part_of_a_tensor() -> None:
     whole, weight = torch.randn(30, 4), torch.randn(3, 4, 3)
     part = whole[7:24]
-    out = strided_conv(part, tap_matrices(weight, 2), 2)
+    out = strided_conv(part, tap_matrix(weight), 2)
     torch.testing.assert_close(out, nn.functional.conv1d(part.t()[None], weight, stride=2)[0].t())
 
 

@@ -23,6 +23,7 @@ from sonorant.core.checkpoint import load_checkpoint, save_checkpoint
 from sonorant.core.config import at_least, from_plain, one_of, to_plain, within
 from sonorant.core.errors import CheckpointError, ConfigError, unknown_name
 from sonorant.nn.adapters import AdaptedLinear, Bottleneck, GatedPrefix, LowRank, PrefixedAttention, TokenShift
+from sonorant.nn.linear import Linear
 
 __all__ = [
     "ADAPTERS", "AdapterBiasConfig", "BitFitConfig", "HoulsbyConfig", "LnaConfig", "LoraConfig", "PrefixConfig",
@@ -222,7 +223,7 @@ def _put(parent: nn.Module, name: str, kind: str, part: nn.Module) -> None:
     """Sets a part on a linear layer."""
     linear: Any = parent.get_submodule(name)
     if not isinstance(linear, AdaptedLinear):
-        if type(linear) is not nn.Linear:
+        if type(linear) not in (nn.Linear, Linear):
             raise ConfigError(f"{name} is a {type(linear).__name__} and not a plain linear layer; it cannot be adapted")
         linear = AdaptedLinear(linear)
         linear.train(parent.training)

@@ -17,6 +17,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.nn.gated_attention import BucketBias, GatedAttention
+from sonorant.nn.linear import Linear
 from sonorant.nn.patches import PatchGrid, column_features, join_rows, token_features
 from sonorant.nn.position import ConvolutionalPosition
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
@@ -94,9 +95,9 @@ class Beats(nn.Module):
         self.grid = PatchGrid(config.input_dim, config.patch, config.patch)
         self.local_dim = self.grid.num_rows * self.grid.patch_dim
         self.dim = config.dim * (self.grid.num_rows if config.join == "concat" else 1)
-        self.patches = nn.Linear(self.grid.patch_dim, config.patch_dim, bias=False)
+        self.patches = Linear(self.grid.patch_dim, config.patch_dim, bias=False)
         self.local_norm = nn.LayerNorm(config.patch_dim)
-        self.project = nn.Linear(config.patch_dim, config.dim)
+        self.project = Linear(config.patch_dim, config.dim)
         self.stack = _stack(config)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -15,6 +15,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
 from sonorant.nn.convolution import Subsampling1d
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.position import ConvolutionalPosition
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
 
@@ -85,7 +86,7 @@ class FastHubert(nn.Module):
         layers = tuple(zip(config.kernels, config.strides, strict=True))
         self.subsampling = Subsampling1d(config.input_dim, config.local_dim, layers, padding=False)
         self.local_norm = nn.LayerNorm(config.local_dim)
-        self.project = nn.Linear(config.local_dim, config.dim)
+        self.project = Linear(config.local_dim, config.dim)
         self.dropout = Dropout(config.dropout)
         sizes = (config.dim, config.num_heads, config.ffn_dim, config.dropout)
         self.stack = TransformerStack(

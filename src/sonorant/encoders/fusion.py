@@ -17,6 +17,7 @@ from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.nn.attention import attend, attention_weights
 from sonorant.nn.convolution import Subsampling1d
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.position import sinusoids
 
@@ -85,10 +86,10 @@ class CrossAttentionFusion(nn.Module):
         if dim % num_heads:
             raise ConfigError(f"num_heads must divide dim, got num_heads={num_heads} and dim={dim}")
         self.dim, self.num_heads, self.positions = dim, num_heads, positions
-        self.project = nn.Identity() if dims[0] == dim else nn.Linear(dims[0], dim)
+        self.project = nn.Identity() if dims[0] == dim else Linear(dims[0], dim)
         self.norm, self.other_norm = nn.LayerNorm(dim), nn.LayerNorm(dims[1])
-        self.query, self.key = nn.Linear(dim, dim), nn.Linear(dims[1], dim)
-        self.value, self.output = nn.Linear(dims[1], dim), nn.Linear(dim, dim)
+        self.query, self.key = Linear(dim, dim), Linear(dims[1], dim)
+        self.value, self.output = Linear(dims[1], dim), Linear(dim, dim)
 
     def forward(self, first: Features, second: Features) -> Features:
         values = self.project(zero_padding(first.values, first.lengths))

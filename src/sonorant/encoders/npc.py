@@ -20,6 +20,7 @@ from sonorant.core.config import at_least, one_of, within
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.masked_convolution import MaskedAggregate
 from sonorant.nn.norm import build_norm
 from sonorant.nn.transformer import Between
@@ -65,7 +66,7 @@ class NpcBlock(nn.Module):
     def __init__(self, input_dim: int, dim: int, residual: bool, norm: str, dropout: float) -> None:
         super().__init__()
         self.conv = nn.Conv1d(input_dim, dim, 3, padding=1)
-        self.linear = nn.Linear(dim, dim)
+        self.linear = Linear(dim, dim)
         self.norms = nn.ModuleList(build_norm(norm, dim) for _ in range(2))
         self.dropout, self.residual = Dropout(dropout), residual
 

@@ -18,6 +18,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry, valid_mask, zero_padding
 from sonorant.core.types import Features
 from sonorant.encoders.stack import run_blocks
+from sonorant.nn.linear import Linear
 from sonorant.nn.norm import GroupNorm, build_norm
 from sonorant.nn.qrnn import Qrnn
 from sonorant.nn.sinc import SincConv
@@ -90,7 +91,7 @@ class _Top(nn.Module):
         super().__init__()
         self.num_channels = config.channels[-1]
         self.recurrent = Qrnn(self.num_channels, config.recurrent_dim)
-        self.project = nn.Linear(config.recurrent_dim, config.dim)
+        self.project = Linear(config.recurrent_dim, config.dim)
         self.norm = build_norm(config.norm, config.dim)
 
     def forward(
@@ -125,7 +126,7 @@ class Pase(nn.Module):
             fronts.append(_Block(conv, geometry, widths[index + 1], config.norm))
         self.fronts = nn.ModuleList(fronts)
         self.skips = nn.ModuleList(
-            nn.Linear(width, config.dim, bias=False) for width in (widths[:-1] if config.skips else [])
+            Linear(width, config.dim, bias=False) for width in (widths[:-1] if config.skips else [])
         )
         # Steps of each block's output that stand for one frame.
         self.stretches = [prod(config.strides[index:]) for index in range(len(config.strides))]

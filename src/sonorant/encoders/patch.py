@@ -21,6 +21,7 @@ from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import valid_mask, zero_padding
 from sonorant.core.types import Features
+from sonorant.nn.linear import Linear
 from sonorant.nn.norm import BatchNorm
 from sonorant.nn.patches import PatchGrid, PatchPositions, column_features, join_rows, token_features
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
@@ -107,7 +108,7 @@ class PatchEncoder(nn.Module):
         self.local_dim = self.grid.num_rows * self.grid.patch_dim
         self.dim = config.dim * (self.grid.num_rows if config.join == "concat" else 1)
         self.input_norm = BatchNorm(config.input_dim, momentum=0.01) if config.input_norm else None
-        self.project = nn.Linear(self.grid.patch_dim, config.dim)
+        self.project = Linear(self.grid.patch_dim, config.dim)
         self.positions = PatchPositions(
             config.position, self.grid.num_rows, config.max_columns, config.dim, config.num_extra
         )

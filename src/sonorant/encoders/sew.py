@@ -18,6 +18,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.encoders.waveform_front import WaveformFront, WaveformFrontConfig
+from sonorant.nn.linear import Linear
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
 
 __all__ = ["COMPACT_LAYERS", "Sew", "SewConfig", "build", "sew_mid", "sew_small", "sew_tiny", "sew_toy"]
@@ -94,7 +95,7 @@ class Unsqueeze(nn.Module):
     def __init__(self, config: SewConfig) -> None:
         super().__init__()
         self.factor = config.squeeze
-        self.project = nn.Linear(config.dim, config.dim * config.squeeze)
+        self.project = Linear(config.dim, config.dim * config.squeeze)
         nn.init.kaiming_normal_(self.project.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.project.bias)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.core.types import Features
+from sonorant.nn.linear import Linear
 
 __all__ = [
     "TAPS", "Concatenation", "GroupedSum", "HierarchicalConv", "LayerAttention", "LayerChoice", "LengthAdaptor",
@@ -136,7 +137,7 @@ class GroupedSum(nn.Module):
         self.bounds = [num_inputs * group // num_groups for group in range(num_groups + 1)]
         sizes = [stop - start for start, stop in zip(self.bounds, self.bounds[1:])]
         self.sums = nn.ModuleList(WeightedSum(size, dim, normalise) for size in sizes)
-        self.project = nn.Linear(num_groups * dim, dim)
+        self.project = Linear(num_groups * dim, dim)
 
     def forward(self, layers: Sequence[Features]) -> Features:
         values = _checked(layers, self.num_inputs, self.dim)
@@ -152,7 +153,7 @@ class Concatenation(nn.Module):
     def __init__(self, num_inputs: int, dim: int) -> None:
         super().__init__()
         self.num_inputs, self.dim = num_inputs, dim
-        self.project = nn.Linear(num_inputs * dim, dim)
+        self.project = Linear(num_inputs * dim, dim)
 
     def forward(self, layers: Sequence[Features]) -> Features:
         values = _checked(layers, self.num_inputs, self.dim)
@@ -179,8 +180,8 @@ class LayerAttention(nn.Module):
         self.num_inputs, self.dim, self.num_heads = num_inputs, dim, num_heads
         self.query = nn.Parameter(torch.randn(num_heads, dim) * dim**-0.5)
         self.layer_bias = nn.Parameter(torch.zeros(num_heads, num_inputs))
-        self.value = nn.Linear(dim, dim)
-        self.output = nn.Linear(dim, dim)
+        self.value = Linear(dim, dim)
+        self.output = Linear(dim, dim)
 
     def forward(self, layers: Sequence[Features]) -> Features:
         values = _checked(layers, self.num_inputs, self.dim)

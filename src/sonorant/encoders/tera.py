@@ -18,6 +18,7 @@ from sonorant.core.lengths import zero_padding
 from sonorant.core.types import Features
 from sonorant.nn.attention import Attention
 from sonorant.nn.convolution import stack_frames
+from sonorant.nn.linear import Linear
 from sonorant.nn.packed import Layout
 from sonorant.nn.position import sinusoids
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
@@ -111,7 +112,7 @@ class Tera(nn.Module):
         super().__init__()
         self.config, self.dim, self.num_layers = config, config.dim, config.num_layers
         self.local_dim = config.factor * config.input_dim
-        self.project = nn.Linear(self.local_dim, config.dim)
+        self.project = Linear(self.local_dim, config.dim)
         self.stack = TransformerStack(
             [_layer(config) for _ in range(config.num_layers)],
             config.dim,

@@ -18,6 +18,7 @@ from sonorant.core.types import Features
 from sonorant.nn.attention import Attention, PositionTable
 from sonorant.nn.conformer import ConformerBlock
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.packed import pack
 from sonorant.nn.position import ShawBias
@@ -95,8 +96,8 @@ class W2vBertConfig:
 
 
 def _relu_ffn(dim: int, config: W2vBertConfig) -> nn.Sequential:
-    inner = nn.Linear(dim, config.ffn_dim)
-    return nn.Sequential(inner, nn.ReLU(), nn.Linear(config.ffn_dim, dim), Dropout(config.dropout))
+    inner = Linear(dim, config.ffn_dim)
+    return nn.Sequential(inner, nn.ReLU(), Linear(config.ffn_dim, dim), Dropout(config.dropout))
 
 
 class AdaptorLayer(nn.Module):
@@ -137,7 +138,7 @@ class Adaptor(nn.Module):
         self.ffn = _relu_ffn(config.dim, config) if config.adapter_ffn else None
         self.project = None
         if config.output_dim != config.dim:
-            self.project = nn.Sequential(nn.Linear(config.dim, config.output_dim), nn.LayerNorm(config.output_dim))
+            self.project = nn.Sequential(Linear(config.dim, config.output_dim), nn.LayerNorm(config.output_dim))
         self.layers = nn.ModuleList(AdaptorLayer(config) for _ in range(config.adapter_layers))
 
     def forward(self, features: Features) -> Features:
@@ -168,7 +169,7 @@ class W2vBert(nn.Module):
         self.config, self.dim, self.num_layers = config, config.output_dim, config.num_layers
         self.local_dim = config.input_dim
         self.local_norm = nn.LayerNorm(config.input_dim)
-        self.project = nn.Linear(config.input_dim, config.dim)
+        self.project = Linear(config.input_dim, config.dim)
         self.stack = TransformerStack(
             [_block(config) for _ in range(config.num_layers)],
             config.dim,

@@ -19,6 +19,7 @@ from sonorant.core.types import Features
 from sonorant.encoders.waveform_front import WaveformFrontConfig
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.gated_attention import BucketBias, GatedAttention
+from sonorant.nn.linear import Linear
 from sonorant.nn.packed import pack
 from sonorant.nn.position import ConvolutionalPosition, StackedConvolutionalPosition
 from sonorant.nn.transformer import Between, TransformerLayer, TransformerStack
@@ -90,7 +91,7 @@ class Wav2Vec2(nn.Module):
         self.convs = WaveformConvs(config.conv_layers, config.conv_norm, config.conv_bias, config.over_padding)
         self.local_dim = self.convs.dim
         self.local_norm = nn.LayerNorm(self.local_dim) if config.local_norm else nn.Identity()
-        self.project = nn.Linear(self.local_dim, config.dim)
+        self.project = Linear(self.local_dim, config.dim)
         self.dropout = Dropout(config.dropout)
         self.stack = _stack(config)
 

@@ -13,6 +13,7 @@ from sonorant.core.config import at_least, one_of, within
 from sonorant.core.errors import ConfigError
 from sonorant.core.types import Features
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.packed import pack
 from sonorant.nn.waveform import WAV2VEC2_LAYERS, WaveformConvs, normalised
 
@@ -75,7 +76,7 @@ class WaveformFront(nn.Module):
         self.dim = self.convs.dim
         self.local_norm = nn.LayerNorm(self.dim) if config.local_norm else nn.Identity()
         needed = always_project or self.dim != config.dim
-        self.project = nn.Linear(self.dim, config.dim) if needed else nn.Identity()
+        self.project = Linear(self.dim, config.dim) if needed else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
     @property

@@ -25,6 +25,7 @@ from sonorant.core.types import Features
 from sonorant.encoders.stack import ChunkStream
 from sonorant.nn.conv_embed import ConvEmbed
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.multirate import Downsample, fit_width
 from sonorant.nn.streaming import FrameBuffer, check_chunks, chunk_mask
@@ -120,7 +121,7 @@ class Zipformer(nn.Module):
         self.dim, self.embed_dim, self.num_layers = max(config.dims), config.dims[0], sum(config.num_blocks)
         self.front = ConvEmbed(config.input_dim, config.channels, config.causal, config.limit_activations)
         self.local_dim = self.front.dim
-        self.project = nn.Linear(self.front.dim, config.dims[0])
+        self.project = Linear(self.front.dim, config.dims[0])
         self.norm = BiasNorm(config.dims[0])
         self.dropout = Dropout(config.dropout)
         # Beside the blocks, not around them: all blocks stand in one list.

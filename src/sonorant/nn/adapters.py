@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from sonorant.core.config import at_least
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.packed import Layout
 
 __all__ = ["AdaptedLinear", "Bottleneck", "GatedPrefix", "LowRank", "PrefixedAttention", "TokenShift", "whole_weight"]
 
 
-class AdaptedLinear(nn.Linear):
+class AdaptedLinear(Linear):
     """A linear layer with parts on it; its own weights keep their names and are those of the layer it takes the place of.
 
     Args:

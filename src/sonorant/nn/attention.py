@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.nn.dropout import dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import attention_mask, causal_mask
 from sonorant.nn.packed import Layout
 from sonorant.nn.position import RelativeBias, ShawBias, relative_table, rotary_table, rotate
@@ -110,8 +111,8 @@ class Attention(nn.Module):
         if position not in get_args(Position):
             raise ConfigError(unknown_name("position", position, get_args(Position)))
         self.num_heads, self.dropout, self.position, self.causal = num_heads, dropout, position, causal
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.query_key_value = Linear(dim, 3 * dim)
+        self.output = Linear(dim, dim)
         self.relative = RelativeBias(dim, num_heads) if position == "relative" else None
         self.shaw = ShawBias(dim // num_heads) if position == "shaw" else None
 

@@ -10,6 +10,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.nn.attention import Attention
 from sonorant.nn.convolution import DepthwiseConv
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.norm import BatchNorm, GroupNorm, build_norm
 from sonorant.nn.packed import Layout
 from sonorant.nn.streaming import LayerCache
@@ -21,10 +22,10 @@ def feed_forward(dim: int, ffn_dim: int, dropout: float, bias: bool = True) -> n
     """Norm, expansion, Swish, contraction (section 2.3); dropout after both products."""
     return nn.Sequential(
         nn.LayerNorm(dim),
-        nn.Linear(dim, ffn_dim, bias),
+        Linear(dim, ffn_dim, bias),
         nn.SiLU(),
         Dropout(dropout),
-        nn.Linear(ffn_dim, dim, bias),
+        Linear(ffn_dim, dim, bias),
         Dropout(dropout),
     )
 
@@ -48,10 +49,10 @@ class ConvolutionModule(nn.Module):
         if causal and norm in ("group", "instance"):
             raise ConfigError(f"norm={norm!r} looks at a whole item and cannot be causal; take layer, rms or batch")
         self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, 2 * dim, bias)
+        self.expand = Linear(dim, 2 * dim, bias)
         self.depthwise = DepthwiseConv(dim, kernel_size, causal, bias)
         self.inner_norm = build_norm(norm, dim)
-        self.contract = nn.Linear(dim, dim, bias)
+        self.contract = Linear(dim, dim, bias)
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -121,8 +122,8 @@ class ConformerBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(dim)
         self.attention: Any = Attention(dim, num_heads, dropout, position) if attention is None else attention
         if not bias:
-            self.attention.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
-            self.attention.output = nn.Linear(dim, dim, bias=False)
+            self.attention.query_key_value = Linear(dim, 3 * dim, bias=False)
+            self.attention.output = Linear(dim, dim, bias=False)
         self.dropout = Dropout(dropout)
         convolution_bias = bias if conv_bias is None else conv_bias
         self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm, causal, convolution_bias)

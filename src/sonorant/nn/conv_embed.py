@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.nn.limits import Balancer
+from sonorant.nn.linear import Linear
 from sonorant.nn.swoosh import swoosh_l, swoosh_r
 
 __all__ = ["ConvEmbed"]
@@ -47,8 +48,8 @@ class ConvEmbed(nn.Module):
             ]
         )
         self.depthwise = nn.Conv2d(third, third, KERNEL, groups=third, padding=(0, KERNEL // 2))
-        self.expand = nn.Linear(third, 3 * third)
-        self.contract = nn.Linear(3 * third, third)
+        self.expand = Linear(third, 3 * third)
+        self.contract = Linear(3 * third, third)
         with torch.no_grad():
             self.contract.weight.mul_(0.01)
             self.contract.bias.mul_(0.01)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError, unknown_name
 from sonorant.core.lengths import Geometry, zero_padding
+from sonorant.nn.linear import Linear
 
 __all__ = [
     "SUBSAMPLINGS",
@@ -181,7 +182,7 @@ class Subsampling2d(nn.Module):
             else:
                 convs.append(nn.Sequential(nn.Conv2d(channels, channels, 3, 2, padding)))
         self.convs = nn.ModuleList(convs)
-        self.project = nn.Linear(channels * bands, dim)
+        self.project = Linear(channels * bands, dim)
 
     @property
     def receptive_field(self) -> int:
@@ -277,7 +278,7 @@ class FrameStack(nn.Module):
     def __init__(self, input_dim: int, dim: int, factor: int = 4) -> None:
         super().__init__()
         self.dim, self.stride, self.receptive_field = dim, factor, factor
-        self.project = nn.Linear(factor * input_dim, dim)
+        self.project = Linear(factor * input_dim, dim)
 
     def output_lengths(self, lengths: Count) -> Count:
         return lengths // self.stride

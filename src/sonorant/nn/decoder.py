@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sonorant.core.errors import ConfigError
 from sonorant.nn.attention import Attention, attend, attention_weights
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 
 __all__ = ["CrossAttention", "DecoderCache", "DecoderLayer"]
 
@@ -44,9 +45,9 @@ class CrossAttention(nn.Module):
         if dim % num_heads:
             raise ConfigError(f"num_heads must divide dim, got num_heads={num_heads} and dim={dim}")
         self.num_heads, self.dropout = num_heads, dropout
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(frame_dim or dim, 2 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key_value = Linear(frame_dim or dim, 2 * dim)
+        self.output = Linear(dim, dim)
 
     def keys(self, frames: Float[Tensor, "batch frame dim"]) -> tuple[Tensor, Tensor]:
         """Keys and values `(batch, head, frame, headdim)`; what stands in the padding must be finite."""
@@ -103,7 +104,7 @@ class DecoderLayer(nn.Module):
         self.cross_attention = CrossAttention(dim, num_heads, attention_dropout, frame_dim)
         self.ffn_norm = nn.LayerNorm(dim)
         inner = Dropout(inner_dropout)
-        self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(), inner, nn.Linear(ffn_dim, dim))
+        self.ffn = nn.Sequential(Linear(dim, ffn_dim), nn.GELU(), inner, Linear(ffn_dim, dim))
         self.dropout = Dropout(dropout)
 
     def start(self, frames: Float[Tensor, "batch frame dim"]) -> DecoderCache:

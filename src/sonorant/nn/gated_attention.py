@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sonorant.core.config import one_of
 from sonorant.core.errors import ConfigError
 from sonorant.nn.attention import attend, attention_weights
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.packed import Layout
 
@@ -75,9 +76,9 @@ class GatedAttention(nn.Module):
         if dim % num_heads:
             raise ConfigError(f"num_heads must divide dim, got num_heads={num_heads} and dim={dim}")
         self.num_heads, self.dropout, self.gate_from = num_heads, dropout, gate_from
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
-        self.gate = nn.Linear(dim // num_heads, 8)
+        self.query_key_value = Linear(dim, 3 * dim)
+        self.output = Linear(dim, dim)
+        self.gate = Linear(dim // num_heads, 8)
         self.gate_scale = nn.Parameter(torch.ones(num_heads))
 
     def packed(

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sonorant.core.lengths import valid_mask, zero_padding
+from sonorant.nn.linear import Linear
 
 __all__ = ["AttentivePooling", "mean_pool", "statistics_pool"]
 
@@ -37,7 +38,7 @@ class AttentivePooling(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int = 128) -> None:
         super().__init__()
-        self.score = nn.Sequential(nn.Linear(3 * dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, dim))
+        self.score = nn.Sequential(Linear(3 * dim, hidden_dim), nn.Tanh(), Linear(hidden_dim, dim))
 
     def forward(
         self, values: Float[Tensor, "batch frame dim"], lengths: Int[Tensor, " batch"]

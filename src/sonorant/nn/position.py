@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.nn.block_convolution import block_convolve
+from sonorant.nn.linear import Linear
 from sonorant.nn.packed import Layout
 
 __all__ = [
@@ -81,7 +82,7 @@ class RelativeBias(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.project = nn.Linear(dim, dim, bias=False)
+        self.project = Linear(dim, dim, bias=False)
         self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, dim // num_heads))
         self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, dim // num_heads))
         nn.init.xavier_uniform_(self.content_bias)

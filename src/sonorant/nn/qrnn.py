@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sonorant.core.config import at_least
 from sonorant.core.lengths import zero_padding
+from sonorant.nn.linear import Linear
 
 __all__ = ["Qrnn", "linear_recurrence"]
 
@@ -92,7 +93,7 @@ class Qrnn(nn.Module):
         super().__init__()
         at_least("window", window, 1)
         self.input_dim, self.dim, self.window = input_dim, dim, window
-        self.gates = nn.Linear(window * input_dim, 3 * dim)
+        self.gates = Linear(window * input_dim, 3 * dim)
 
     def forward(
         self, values: Float[Tensor, "batch frame input"], lengths: Int[Tensor, " batch"]

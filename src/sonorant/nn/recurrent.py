@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import zero_padding
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import reverse_frames
 
 __all__ = ["ClippedLinear", "ClippedRnn", "Recurrent", "RecurrentKind"]
@@ -62,7 +63,7 @@ class ClippedLinear(nn.Module):
 
     def __init__(self, input_dim: int, dim: int, clip: float = 20.0, dropout: float = 0.0) -> None:
         super().__init__()
-        self.linear = nn.Linear(input_dim, dim)
+        self.linear = Linear(input_dim, dim)
         self.clip = clip
         self.dropout = Dropout(dropout)
 
@@ -120,7 +121,7 @@ class ClippedRnn(nn.Module):
         super().__init__()
         self.clip = clip
         num_directions = 2 if bidirectional else 1
-        self.inputs = nn.ModuleList(nn.Linear(input_dim, dim) for _ in range(num_directions))
+        self.inputs = nn.ModuleList(Linear(input_dim, dim) for _ in range(num_directions))
         # Orthogonal, below 1 in scale: a rectifier without gates explodes or dies otherwise.
         self.recurrent = nn.Parameter(torch.empty(num_directions, dim, dim))
         for weight in self.recurrent:

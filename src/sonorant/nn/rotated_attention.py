@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sonorant.core.errors import ConfigError
 from sonorant.nn.attention import attend, attention_weights, cut_table, position_table
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.packed import Layout
 from sonorant.nn.position import rotate
@@ -33,8 +34,8 @@ class RotatedAttention(nn.Module):
                 f"num_heads must divide dim into even widths, got num_heads={num_heads} and dim={dim}; change one of them"
             )
         self.num_heads, self.dropout = num_heads, dropout
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.query_key_value = Linear(dim, 3 * dim)
+        self.output = Linear(dim, dim)
 
     def forward(
         self,
@@ -78,7 +79,7 @@ class RotatedAttention(nn.Module):
     def _joined(self, values: Tensor, rotated: Tensor) -> Tensor:
         """Queries and keys of rotated frames, values of plain ones, side by side."""
         product, dim = self.query_key_value, values.shape[-1]
-        if type(product) is not nn.Linear:  # with an adapter on it, whose parts see the whole
+        if type(product) is not Linear:  # with an adapter on it, whose parts see the whole
             return torch.cat([product(rotated)[..., : 2 * dim], product(values)[..., 2 * dim :]], dim=-1)
         bias = (None, None) if product.bias is None else product.bias.split([2 * dim, dim])
         own = product.weight.split([2 * dim, dim])

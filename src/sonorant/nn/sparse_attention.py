@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sonorant.core.config import at_least
 from sonorant.core.errors import ConfigError
 from sonorant.nn.dropout import dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.packed import Layout
 from sonorant.nn.position import rotary_table, rotate
@@ -59,8 +60,8 @@ class SparseAttention(nn.Module):
         at_least("window", window, 1)
         at_least("stride", stride, 1)
         self.num_heads, self.window, self.stride, self.dropout = num_heads, window, stride, dropout
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.query_key_value = Linear(dim, 3 * dim)
+        self.output = Linear(dim, dim)
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from sonorant.core.lengths import Geometry, zero_padding
 from sonorant.nn.attention import Attention
 from sonorant.nn.convolution import DepthwiseConv
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear
 from sonorant.nn.multirate import upsample
 from sonorant.nn.norm import build_norm
 
@@ -35,10 +36,10 @@ class _Convolution(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int, dropout: float, norm: str) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, 2 * dim)
+        self.expand = Linear(dim, 2 * dim)
         self.depthwise = DepthwiseConv(2 * dim, kernel_size)
         self.inner_norm = build_norm(norm, 2 * dim)
-        self.contract = nn.Linear(2 * dim, dim)
+        self.contract = Linear(2 * dim, dim)
         self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class _Convolution(nn.Module):
 
 
 def _feed_forward(dim: int, ffn_dim: int, dropout: float) -> nn.Sequential:
-    inner, outer = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+    inner, outer = Linear(dim, ffn_dim), Linear(ffn_dim, dim)
     return nn.Sequential(ChannelScale(dim), inner, nn.SiLU(), Dropout(dropout), outer, Dropout(dropout))
 
 
@@ -113,7 +114,7 @@ class TimeReduction(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.depthwise = nn.Conv1d(dim, dim, 3, stride=2, padding=1, groups=dim)
-        self.project = nn.Linear(dim, dim)
+        self.project = Linear(dim, dim)
         self.geometry = Geometry.conv(3, 2, 1)
 
     def forward(
@@ -129,7 +130,7 @@ class TimeRecovery(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.project = nn.Linear(dim, dim)
+        self.project = Linear(dim, dim)
 
     def forward(
         self, values: Float[Tensor, "batch out dim"], before: Float[Tensor, "batch frame dim"]

@@ -15,6 +15,7 @@ from sonorant.core.config import within
 from sonorant.core.types import Features
 from sonorant.nn.attention import Attention
 from sonorant.nn.dropout import Dropout
+from sonorant.nn.linear import Linear, gelu_linear
 from sonorant.nn.masking import attention_mask
 from sonorant.nn.packed import Layout, pack
 from sonorant.nn.streaming import LayerCache
@@ -65,7 +66,7 @@ class TransformerLayer(nn.Module):
         self.attention: Any = Attention(dim, num_heads, on_weights, position) if attention is None else attention
         self.ffn_norm = nn.LayerNorm(dim)
         inner = Dropout(dropout if inner_dropout is None else inner_dropout)
-        self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(), inner, nn.Linear(ffn_dim, dim))
+        self.ffn = nn.Sequential(Linear(dim, ffn_dim), nn.GELU(), inner, Linear(ffn_dim, dim))
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -100,9 +101,11 @@ class TransformerLayer(nn.Module):
         return values if self.residual_scale == 1 else values * self.residual_scale
 
     def _ffn(self, values: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or values.dim() != 2 or len(values) <= ROWS:
+        if torch.is_grad_enabled() or self.training:
             return self.ffn(values)
-        return torch.cat([self.ffn(part) for part in values.split(ROWS)])
+        first, last = self.ffn[0], self.ffn[-1]
+        parts = [last(gelu_linear(first, part)) for part in (values.split(ROWS) if values.dim() == 2 else [values])]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def empty_cache(self, batch: int, like: Tensor) -> LayerCache:
         """The cache before the first chunk, with the device and type of `like`."""

@@ -8,15 +8,17 @@ into the convolution's weights.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sonorant.core.config import one_of
 from sonorant.core.errors import ConfigError
 from sonorant.core.lengths import Geometry
+from sonorant.nn.linear import onednn_usable, product
 
 __all__ = [
     "WAV2VEC2_LAYERS",
@@ -24,7 +26,7 @@ __all__ = [
     "WaveformConvs",
     "normalised",
     "strided_conv",
-    "tap_matrices",
+    "tap_matrix",
     "window_statistics",
 ]
 
@@ -75,62 +77,83 @@ class NormedConv(nn.Module):
 
 
 def strided_conv(
-    frames: Float[Tensor, "frame channel"], taps: Sequence[Tensor], stride: int
+    frames: Float[Tensor, "frame channel"],
+    kernel: Float[Tensor, "out inputs"],
+    stride: int,
+    bias: Float[Tensor, " out"] | None = None,
+    activation: Literal["gelu", "none"] = "none",
 ) -> Float[Tensor, "frames out"]:
     """A convolution without padding over frames in rows, as products of matrices without a copy of the input.
 
-    `stride` neighbouring rows are one long row of a view, and a kernel of up to twice the stride spans two such rows: the
-    first product sees whole long rows, the second the part of the next ones that the kernel still covers.
+    A window of neighbouring rows is one long row of a view. Where oneDNN does the product and nothing is kept for a gradient,
+    bias and activation come in the same go; elsewhere the rows of a view may not overlap, and a kernel of up to twice the
+    stride is two products: one with long rows of `stride` frames, one with the part of the next ones that it still covers.
 
     Args:
         frames: what goes in.
-        taps: the kernel as `tap_matrices` gives it, made once for many calls.
+        kernel: of `tap_matrix`, made once for many calls.
         stride: frames from one output to the next.
+        bias: of each output.
+        activation: what follows.
     """
-    return _StridedConv.apply(frames, stride, *taps)  # type: ignore[no-any-return]
+    if not torch.is_grad_enabled() and onednn_usable(frames, kernel):
+        return product(_windows(frames.contiguous(), kernel.shape[1], stride), kernel, bias, activation)
+    out: Tensor = _StridedConv.apply(frames, kernel, stride)  # type: ignore[no-untyped-call]
+    out = out if bias is None else out + bias
+    if activation == "none":
+        return out
+    return nn.functional.gelu(out) if out.requires_grad else torch.ops.aten.gelu_(out)
 
 
-def tap_matrices(weight: Float[Tensor, "out channel kernel"], stride: int) -> list[Tensor]:
-    """A kernel as matrices `(tap × channel, out)` of at most `stride` taps each."""
-    return [part.permute(2, 1, 0).flatten(0, 1) for part in weight.split(stride, dim=2)]
+def tap_matrix(weight: Float[Tensor, "out channel kernel"]) -> Float[Tensor, "out inputs"]:
+    """A kernel as a matrix whose columns are (tap, channel)."""
+    return weight.permute(0, 2, 1).flatten(1)
 
 
-def _views(frames: Tensor, taps: Sequence[Tensor], stride: int) -> list[Tensor]:
-    """For each matrix of taps the rows that it meets: views whose rows do not overlap."""
+def _windows(frames: Tensor, size: int, stride: int) -> Tensor:
+    """`(output, size)`: what each output sees, as a view whose rows overlap."""
     channels = frames.shape[1]
-    kernel = sum(len(matrix) for matrix in taps) // channels
-    num_out = (frames.shape[0] - kernel) // stride + 1
-    return [
-        frames.as_strided(
-            (num_out, len(matrix)), (stride * channels, 1), frames.storage_offset() + index * stride * channels
-        )
-        for index, matrix in enumerate(taps)
-    ]
+    num_out = (len(frames) - size // channels) // stride + 1
+    return frames.as_strided((num_out, size), (stride * channels, 1), frames.storage_offset())
+
+
+def _parts(frames: Tensor, size: int, stride: int) -> list[tuple[Tensor, slice]]:
+    """The windows as views whose rows do not overlap, each with the columns of the kernel that it meets."""
+    whole, step = _windows(frames, size, stride), stride * frames.shape[1]
+    columns = [slice(begin, min(begin + step, size)) for begin in range(0, size, step)]
+    return [(whole[:, part], part) for part in columns]
 
 
 class _StridedConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, stride: int, *taps: Tensor) -> Tensor:
+    def forward(ctx: Any, frames: Tensor, kernel: Tensor, stride: int) -> Tensor:
         frames = frames.contiguous()
-        ctx.save_for_backward(frames, *taps)
+        ctx.save_for_backward(frames, kernel)
         ctx.stride = stride
-        first, *rest = _views(frames, taps, stride)
-        out = first @ taps[0]
-        for view, matrix in zip(rest, taps[1:], strict=True):
-            out.addmm_(view, matrix)
+        if onednn_usable(frames, kernel):
+            return product(_windows(frames, kernel.shape[1], stride), kernel)
+        (first, columns), *rest = _parts(frames, kernel.shape[1], stride)
+        out = first @ kernel[:, columns].t()
+        for view, columns in rest:
+            out.addmm_(view, kernel[:, columns].t())
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        frames, *taps = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
-        for_frames = None
+        frames, kernel = ctx.saved_tensors
+        gradient, size = gradients[0].contiguous(), kernel.shape[1]
+        for_frames = for_kernel = None
         if ctx.needs_input_grad[0]:
             for_frames = torch.zeros_like(frames)
-            for view, matrix in zip(_views(for_frames, taps, ctx.stride), taps, strict=True):
-                view.addmm_(gradient, matrix.t())
-        for_taps = [view.t() @ gradient for view in _views(frames, taps, ctx.stride)]
-        return for_frames, None, *for_taps
+            for view, columns in _parts(for_frames, size, ctx.stride):
+                view.addmm_(gradient, kernel[:, columns])
+        if ctx.needs_input_grad[1]:
+            parts = _parts(frames, size, ctx.stride)
+            short = onednn_usable(gradient, frames)
+            made = [product(gradient.t(), view.t()) if short else gradient.t() @ view for view, _ in parts]
+            for_kernel = torch.cat(made, dim=1)
+        return for_frames, for_kernel, None
 
 
 def window_statistics(
@@ -205,26 +228,26 @@ class WaveformConvs(nn.Module):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else waveform.dtype
         with torch.autocast("cpu", enabled=False):
             # Short floats under autocast are made once here, not at every product.
-            taps = [tap_matrices(conv.weight.to(dtype), conv.stride) for conv in self.convs[1:]]
+            kernels = [tap_matrix(conv.weight.to(dtype)) for conv in self.convs[1:]]
             items = []
             for row, size, count in zip(waveform, lengths.tolist(), frames.tolist(), strict=True):
                 items.append(
-                    self._item(row, size, count, taps, dtype) if count else row.new_zeros(0, self.dim, dtype=dtype)
+                    self._item(row, size, count, kernels, dtype) if count else row.new_zeros(0, self.dim, dtype=dtype)
                 )
         out = nn.utils.rnn.pad_sequence(items, batch_first=True)
         return nn.functional.pad(out, (0, 0, 0, longest - out.shape[1]))
 
-    def _item(self, row: Tensor, size: int, count: int, taps: list[list[Tensor]], dtype: torch.dtype) -> Tensor:
+    def _item(self, row: Tensor, size: int, count: int, kernels: list[Tensor], dtype: torch.dtype) -> Tensor:
         first = self._first(_quiet(row, size) if self.over_padding else row[:size])
         first = (first[0].to(dtype), None if first[1] is None else first[1].to(dtype))
         used = row[: self.geometry.input_length(count)].to(dtype)
         if torch.is_grad_enabled():
-            return self._through(used, first, taps)
+            return self._through(used, first, kernels)
         blocks = []
         for start in range(0, count, BLOCK):
             begin, stop = start * self.geometry.stride, min(start + BLOCK, count)
             part = used[begin : begin + self.geometry.input_length(stop - start)]
-            blocks.append(self._through(part, first, taps))
+            blocks.append(self._through(part, first, kernels))
         return torch.cat(blocks) if len(blocks) > 1 else blocks[0]
 
     def _first(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -235,14 +258,17 @@ class WaveformConvs(nn.Module):
         mean, var = window_statistics(waveform, conv.weight, conv.stride)
         return _melted(conv, mean, var, self.eps)
 
-    def _through(self, waveform: Tensor, first: tuple[Tensor, Tensor | None], taps: list[list[Tensor]]) -> Tensor:
+    def _through(self, waveform: Tensor, first: tuple[Tensor, Tensor | None], kernels: list[Tensor]) -> Tensor:
         # A handful of taps over one channel: the windows are copied, and the bias rides along.
         windows = waveform.unfold(0, first[0].shape[2], self.convs[0].stride)
         values = nn.functional.linear(windows, first[0][:, 0], first[1])
         values = self._normed(self.convs[0], values)
-        for conv, own in zip(self.convs[1:], taps, strict=True):
-            values = strided_conv(values, own, conv.stride)
-            values = self._normed(conv, values if conv.bias is None else values + conv.bias.to(values.dtype))
+        for conv, kernel in zip(self.convs[1:], kernels, strict=True):
+            bias = None if conv.bias is None else conv.bias.to(values.dtype)
+            if conv.norm == "layer":
+                values = self._normed(conv, strided_conv(values, kernel, conv.stride, bias))
+            else:
+                values = strided_conv(values, kernel, conv.stride, bias, "gelu")
         return values
 
     def _normed(self, conv: Any, values: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from sonorant.core.errors import ConfigError
 from sonorant.nn.convolution import DepthwiseConv
 from sonorant.nn.dropout import Dropout
 from sonorant.nn.limits import Balancer, Whitener
+from sonorant.nn.linear import Linear
 from sonorant.nn.multirate import Downsample, upsample
 from sonorant.nn.streaming import trim
 from sonorant.nn.swoosh import SwooshL, swoosh_r
@@ -27,7 +28,7 @@ __all__ = [
 
 def scaled_linear(input_dim: int, dim: int, scale: float) -> nn.Linear:
     """A linear layer that begins `scale` times as large, so that a new module hardly disturbs its residual."""
-    linear = nn.Linear(input_dim, dim)
+    linear = Linear(input_dim, dim)
     with torch.no_grad():
         linear.weight.mul_(scale)
         linear.bias.uniform_(-0.1 * scale, 0.1 * scale)
@@ -136,7 +137,7 @@ class AttentionWeights(nn.Module):
         self.num_heads, self.sizes = num_heads, [num_heads * query_dim] * 2 + [num_heads * position_head_dim]
         # The scale takes the place of the division by √query_dim.
         self.project = scaled_linear(dim, sum(self.sizes), query_dim**-0.25)
-        self.position = nn.Linear(position_dim, num_heads * position_head_dim, bias=False)
+        self.position = Linear(position_dim, num_heads * position_head_dim, bias=False)
         nn.init.uniform_(self.position.weight, -0.05 * position_dim**-0.5, 0.05 * position_dim**-0.5)
 
     def forward(
@@ -175,7 +176,7 @@ class ValueMixing(nn.Module):
     def __init__(self, dim: int, num_heads: int, value_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.project = nn.Linear(dim, num_heads * value_dim)
+        self.project = Linear(dim, num_heads * value_dim)
         self.output = scaled_linear(num_heads * value_dim, dim, 0.05)
 
     def forward(
@@ -201,7 +202,7 @@ class NonlinearAttention(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         hidden = 3 * dim // 4
-        self.project = nn.Linear(dim, 3 * hidden)
+        self.project = Linear(dim, 3 * hidden)
         self.output = scaled_linear(hidden, dim, 0.05)
 
     def forward(
@@ -221,7 +222,7 @@ class _FeedForward(nn.Sequential):
     def __init__(self, dim: int, ffn_dim: int, dropout: float, limit: bool) -> None:
         inner = [Balancer(min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)] if limit else []
         output = scaled_linear(ffn_dim, dim, 0.1)
-        super().__init__(nn.Linear(dim, ffn_dim), *inner, SwooshL(), Dropout(dropout), output)
+        super().__init__(Linear(dim, ffn_dim), *inner, SwooshL(), Dropout(dropout), output)
 
 
 class _Convolution(nn.Module):
@@ -229,7 +230,7 @@ class _Convolution(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int, causal: bool, limit: bool) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, 2 * dim)
+        self.expand = Linear(dim, 2 * dim)
         self.depthwise = DepthwiseConv(dim, kernel_size, causal)
         nn.init.uniform_(self.depthwise.bias, -(kernel_size**-0.5), kernel_size**-0.5)  # type: ignore[arg-type]
         self.balancer = Balancer(min_positive=0.05, max_positive=0.95, min_abs=0.2, max_abs=10.0) if limit else None
