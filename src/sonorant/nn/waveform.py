@@ -149,10 +149,7 @@ class _StridedConv(torch.autograd.Function):
             for view, columns in _parts(for_frames, size, ctx.stride):
                 view.addmm_(gradient, kernel[:, columns])
         if ctx.needs_input_grad[1]:
-            parts = _parts(frames, size, ctx.stride)
-            short = onednn_usable(gradient, frames)
-            made = [product(gradient.t(), view.t()) if short else gradient.t() @ view for view, _ in parts]
-            for_kernel = torch.cat(made, dim=1)
+            for_kernel = torch.cat([gradient.t() @ view for view, _ in _parts(frames, size, ctx.stride)], dim=1)
         return for_frames, for_kernel, None
 
 
